@@ -1,0 +1,9 @@
+// The parts of the _native module, one function each.
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace electra {
+
+void bind_reader(pybind11::module_& m);
+
+}  // namespace electra

@@ -1,0 +1,19 @@
+// gelu: y = z/2 (1 + erf(z/√2)), z = x + bias; one pass forward, one pass backward.
+#pragma once
+#include <stdint.h>
+
+#include "cpu/capability.h"
+#include "cpu/kernels/dtype.h"
+
+namespace electra {
+
+// Rows [begin, end) of x [rows, n]. `bias` [n] may be null; parameters are of `param` type, activations of `type`.
+struct GeluKernels {
+  void (*forward)(DType type, DType param, const void* x, const void* bias, void* y, int64_t begin, int64_t end, int64_t n);
+  // dbias [n] in the accumulation type receives this block of rows' column sums; null when there is no bias.
+  void (*backward)(DType type, DType param, const void* grad, const void* x, const void* bias, void* dx, void* dbias, int64_t begin, int64_t end, int64_t n);
+};
+
+}  // namespace electra
+
+ELECTRA_DECLARE_KERNELS(GeluKernels, gelu_kernels)

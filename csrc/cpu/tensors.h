@@ -1,0 +1,84 @@
+// The torch boundary of the native ops: what every op checks and allocates the same way. Only torch's stable ABI is used.
+#pragma once
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "common/philox.h"
+#include "cpu/kernels/dtype.h"
+
+namespace electra {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline DType dtype_of(const Tensor& t, const char* op, const char* argument) {
+  switch (t.scalar_type()) {
+    case ScalarType::Float: return DType::f32;
+    case ScalarType::BFloat16: return DType::bf16;
+    case ScalarType::Double: return DType::f64;
+    default: STD_TORCH_CHECK(false, op, ": ", argument, " must be float32, bfloat16 or float64 on the CPU");
+  }
+  return DType::f32;
+}
+
+// A parameter is in the activations' dtype or in float32.
+inline DType param_dtype_of(const Tensor& t, DType activation, const char* op, const char* argument) {
+  const DType d = dtype_of(t, op, argument);
+  STD_TORCH_CHECK(d == activation || d == DType::f32, op, ": ", argument, " must be float32 or of the dtype of the activations");
+  return d;
+}
+
+inline ScalarType scalar_type_of(DType d) {
+  return d == DType::f32 ? ScalarType::Float : d == DType::bf16 ? ScalarType::BFloat16 : ScalarType::Double;
+}
+
+// What a dtype is accumulated in.
+inline ScalarType accumulate_type_of(DType d) { return d == DType::f64 ? ScalarType::Double : ScalarType::Float; }
+
+inline const void* data_or_null(const std::optional<Tensor>& t) { return t ? t->const_data_ptr() : nullptr; }
+
+inline std::optional<Tensor> contiguous_or_none(const std::optional<Tensor>& t) {
+  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
+}
+
+// (seed, step) and site of an op that draws; the threshold of its dropout (256 keeps everything).
+struct Dropout {
+  int threshold = 256;
+  PhiloxStream stream{};
+};
+
+inline PhiloxStream stream_of(const Tensor& rng, int64_t site, const char* op) {
+  STD_TORCH_CHECK(rng.scalar_type() == ScalarType::Long && rng.numel() == 2 && rng.is_contiguous(), op, ": rng must be an int64 tensor (seed, step)");
+  const int64_t* r = static_cast<const int64_t*>(rng.const_data_ptr());
+  return philox_stream(r[0], r[1], site);
+}
+
+inline Dropout dropout_of(double p, const std::optional<Tensor>& rng, int64_t site, const char* op) {
+  STD_TORCH_CHECK(p >= 0.0 && p < 1.0, op, ": dropout_p must be in [0, 1), got ", p);
+  if (p == 0.0) return {};
+  STD_TORCH_CHECK(rng.has_value(), op, ": dropout_p > 0 needs rng");
+  return {dropout_threshold(p), stream_of(*rng, site, op)};
+}
+
+// Reductions over rows: a number of blocks that depends on the shape alone, so that the order of summation, and with it every bit of the result, is the
+// same for any number of threads. Block b covers rows [b * size, min(rows, (b+1) * size)).
+struct RowBlocks {
+  int64_t count, size;
+  explicit RowBlocks(int64_t rows, int64_t at_least = 32, int64_t at_most = 64) {
+    const int64_t wanted = (rows + at_least - 1) / at_least;
+    count = wanted < 1 ? 1 : wanted > at_most ? at_most : wanted;
+    size = (rows + count - 1) / count;
+    if (size < 1) size = 1;
+    count = rows > 0 ? (rows + size - 1) / size : 1;
+  }
+  int64_t begin(int64_t b) const { return b * size; }
+  int64_t end(int64_t b, int64_t rows) const { const int64_t e = (b + 1) * size; return e < rows ? e : rows; }
+};
+
+}  // namespace electra
