@@ -28,5 +28,7 @@ PYBIND11_MODULE(_native, m) {
   }, py::arg("c0"), py::arg("c1"), py::arg("c2"), py::arg("c3"), py::arg("k0"), py::arg("k1"), py::arg("rounds") = 7,
         "Philox4x32 of one counter and key: four 32-bit words.");
 
+#if !defined(ELECTRA_NO_READER)
   electra::bind_reader(m);
+#endif
 }
