@@ -1,0 +1,116 @@
+"""Which implementation of an op runs.
+
+Every op has an implementation in some of the backends, all with the arguments of its schema. The first of `BACKENDS`
+that can run on the tensors at hand is taken; each of the others says why it is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from electra_fast import reference
+
+from . import native
+
+OPS = tuple(native.FUNCTIONS)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Implementations by op, and ``missing(op, device type or None, dtypes)``: None or why it cannot run."""
+
+    implementations: Mapping[str, Callable]
+    missing: Callable[[str, str | None, tuple[torch.dtype, ...]], str | None]
+
+
+def _triton_missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str | None:
+    return "triton kernels are not part of this version"
+
+
+def _reference_missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str | None:
+    return None
+
+
+_TABLE = {
+    "native": Backend(native.implementations, native.missing),
+    "triton": Backend({}, _triton_missing),
+    "reference": Backend({op: getattr(reference, name) for op, name in native.FUNCTIONS.items()}, _reference_missing),
+}
+BACKENDS = tuple(_TABLE)
+
+_forced: dict[str, str | None] = dict.fromkeys(OPS)
+_warned: set[tuple[str, str]] = set()
+
+
+def backends(
+    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> dict[str, dict[str, str | None]]:
+    """For every op and backend: None if it would run on ``device`` with activations of ``dtype``, else why not.
+
+    The first backend without a reason is the one that runs.
+    """
+    kind = torch.device(device).type
+    return {op: {name: _TABLE[name].missing(op, kind, (dtype,)) for name in BACKENDS} for op in OPS}
+
+
+@contextlib.contextmanager
+def use_backend(name: str, ops: Sequence[str] | None = None) -> Iterator[None]:
+    """Force a backend for all ops, or for the named ones, until the block ends (for the whole process, all threads).
+
+    Raises ValueError for an unknown name and RuntimeError, with the reason, where the backend cannot run at all; on
+    a device or dtype that it does not serve the op itself raises.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"use_backend: name must be one of {', '.join(BACKENDS)}, got {name!r}")
+    ops = OPS if ops is None else tuple(ops)
+    for op in ops:
+        if op not in OPS:
+            raise ValueError(f"use_backend: ops must be among {', '.join(OPS)}, got {op!r}")
+        if (reason := _TABLE[name].missing(op, None, ())) is not None:
+            raise RuntimeError(f"use_backend: {name} cannot run {op}: {reason}")
+    before = {op: _forced[op] for op in ops}
+    _forced.update(dict.fromkeys(ops, name))
+    try:
+        yield
+    finally:
+        _forced.update(before)
+
+
+def choose(op: str, device: torch.device, *dtypes: torch.dtype) -> str:
+    """The backend that runs ``op`` here with these dtypes of activations; RuntimeError if the forced one cannot."""
+    forced = _forced[op]
+    if forced is not None:
+        if (reason := _TABLE[forced].missing(op, device.type, dtypes)) is not None:
+            raise RuntimeError(f"{op}: backend {forced} was asked for and cannot run: {reason}")
+        return forced
+    reasons = []
+    for name in BACKENDS:
+        reason = _TABLE[name].missing(op, device.type, dtypes)
+        if reason is None:
+            if name == "reference" and not torch.compiler.is_compiling():
+                _warn_once(op, device.type, reasons)
+            return name
+        reasons.append(f"{name}: {reason}")
+    raise AssertionError("the reference runs everything")
+
+
+def _warn_once(op: str, device: str, reasons: list[str]) -> None:
+    """Tell once for each cause that an op runs in plain PyTorch."""
+    cause = (device, reasons[0])
+    if cause not in _warned:
+        _warned.add(cause)
+        warnings.warn(f"{op} runs in plain PyTorch on {device}, slowly ({'; '.join(reasons)})", stacklevel=4)
+
+
+def run(op: str, args: tuple, device: torch.device, *dtypes: torch.dtype):
+    """Call the chosen implementation with the arguments of the op's schema, outside autocast: casts are made by now."""
+    implementation = _TABLE[choose(op, device, *dtypes)].implementations[op]
+    if torch.is_autocast_enabled(device.type):
+        with torch.autocast(device.type, enabled=False):
+            return implementation(*args)
+    return implementation(*args)

@@ -1,0 +1,92 @@
+"""The native library: loading it, and giving its ops their fakes and autograd.
+
+Importing this never fails. Where the library is missing, `error` says why, and `missing` says it per op.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import torch
+
+NAMESPACE = "electra_fast"
+_KEYS = {"cpu": "CPU", "cuda": "CUDA"}  # device type -> dispatch key
+_DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+
+
+def _load(library: str) -> str | None:
+    """Load one library of the package; None, or why it could not be."""
+    try:
+        spec = importlib.util.find_spec(f"electra_fast.{library}")  # follows the redirect of an editable install
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or not spec.origin:
+        return f"electra_fast.{library} is not built: install the package with `pip install .` where a C++ compiler is"
+    try:
+        torch.ops.load_library(spec.origin)
+    except OSError as failure:
+        return f"{spec.origin} could not be loaded: {failure}"
+    return None
+
+
+error: str | None = _load("_C")
+
+
+# Ops and the names of their functions: one that updates its arguments ends in an underscore, as in torch.
+FUNCTIONS = {
+    "attention": "attention",
+    "layer_norm": "layer_norm",
+    "gelu": "gelu",
+    "embedding": "embedding",
+    "mask_tokens": "mask_tokens",
+    "generator_head": "generator_head",
+    "replace_tokens": "replace_tokens",
+    "discriminator_loss": "discriminator_loss",
+    "adam": "adam_",
+}
+
+
+def _overload(function: str) -> Callable | None:
+    packet = getattr(getattr(torch.ops, NAMESPACE), function, None)
+    return None if packet is None else packet.default
+
+
+def _device_types(function: str) -> frozenset[str]:
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return frozenset(device for device, key in _KEYS.items() if has_kernel(f"{NAMESPACE}::{function}", key))
+
+
+implementations = {op: overload for op, name in FUNCTIONS.items() if (overload := _overload(name)) is not None}
+_devices = {op: _device_types(FUNCTIONS[op]) for op in implementations}
+
+
+def missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str | None:
+    """None if the native op runs on this device (None: on any) and these dtypes of activations, else why not."""
+    if error is not None:
+        return error
+    devices = _devices.get(op, ())
+    if not devices or (device is not None and device not in devices):
+        return f"the native library has no kernel of {op}" + (f" for device {device}" if devices else "")
+    for dtype in dtypes:
+        if dtype.is_floating_point and dtype not in _DTYPES:
+            return f"native kernels take float32, bfloat16 and float64, not {str(dtype).removeprefix('torch.')}"
+    return None
+
+
+def register(
+    op: str,
+    fake: Callable,
+    *,
+    backward_fake: Callable | None = None,
+    setup_context: Callable | None = None,
+    backward: Callable | None = None,
+) -> None:
+    """Give a native op its fake and, with a backward, the backward's fake and its autograd formula."""
+    if op not in implementations:
+        return
+    name = f"{NAMESPACE}::{FUNCTIONS[op]}"
+    torch.library.register_fake(name, fake)
+    if backward is not None:
+        torch.library.register_fake(f"{name}_backward", backward_fake)
+        torch.library.register_autograd(name, backward, setup_context=setup_context)

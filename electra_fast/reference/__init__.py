@@ -1,0 +1,27 @@
+"""The truth: every op in plain PyTorch, for any dtype on any device, to be read beside the papers.
+
+A function takes the arguments of its op's schema (docs/design.md) and returns the same tensors; autograd differentiates
+it by itself. Values are checked on the CPU; elsewhere, and while tracing, nothing is read back.
+"""
+
+from .adam import adam_
+from .attention import attention
+from .discriminator_loss import discriminator_loss
+from .embedding import embedding
+from .gelu import gelu
+from .generator_head import generator_head
+from .layer_norm import layer_norm
+from .mask_tokens import mask_tokens
+from .replace_tokens import replace_tokens
+
+__all__ = [
+    "adam_",
+    "attention",
+    "discriminator_loss",
+    "embedding",
+    "gelu",
+    "generator_head",
+    "layer_norm",
+    "mask_tokens",
+    "replace_tokens",
+]
