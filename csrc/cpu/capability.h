@@ -21,7 +21,7 @@ const char* capability_name(Capability);
   namespace avx2 { extern const Table name; }                 \
   namespace avx512 { extern const Table name; }               \
   namespace avx512_bf16 { extern const Table name; }          \
-  inline const Table& pick_##name() {                         \
+  static inline const Table& pick_##name() {                  \
     switch (capability()) {                                   \
       case Capability::avx512_bf16: return avx512_bf16::name; \
       case Capability::avx512: return avx512::name;           \
@@ -34,6 +34,6 @@ const char* capability_name(Capability);
 #define ELECTRA_DECLARE_KERNELS(Table, name)           \
   namespace electra {                                  \
   namespace baseline { extern const Table name; }      \
-  inline const Table& pick_##name() { return baseline::name; } \
+  static inline const Table& pick_##name() { return baseline::name; } \
   }
 #endif

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -43,9 +44,42 @@ inline ScalarType accumulate_type_of(DType d) { return d == DType::f64 ? ScalarT
 
 inline const void* data_or_null(const std::optional<Tensor>& t) { return t ? t->const_data_ptr() : nullptr; }
 
-inline std::optional<Tensor> contiguous_or_none(const std::optional<Tensor>& t) {
-  return t ? std::optional<Tensor>(torch::stable::contiguous(*t)) : std::nullopt;
+inline std::string shape_string(const Tensor& t) {
+  std::string s = "[";
+  for (int64_t i = 0; i < t.dim(); ++i) s += (i ? ", " : "") + std::to_string(t.size(i));
+  return s + "]";
 }
+
+inline bool same_shape(const Tensor& a, const Tensor& b) {
+  if (a.dim() != b.dim()) return false;
+  for (int64_t i = 0; i < a.dim(); ++i)
+    if (a.size(i) != b.size(i)) return false;
+  return true;
+}
+
+inline void check_like(const Tensor& t, const Tensor& like, const char* op, const char* argument, const char* like_argument) {
+  STD_TORCH_CHECK(same_shape(t, like), op, ": ", argument, " must have the shape of ", like_argument, ", ", shape_string(like), ", got ", shape_string(t));
+  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", argument, " must have the dtype of ", like_argument);
+}
+
+// Contiguous, without a trip through the dispatcher where it is so already.
+inline Tensor dense(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
+inline std::optional<Tensor> dense_or_none(const std::optional<Tensor>& t) { return t ? std::optional<Tensor>(dense(*t)) : std::nullopt; }
+
+// A parameter vector as the kernels read it: contiguous, in the accumulation type. Free in float32.
+inline Tensor parameter_row(const Tensor& t, DType activation, const char* op, const char* argument) {
+  const DType d = param_dtype_of(t, activation, op, argument);
+  if (scalar_type_of(d) == accumulate_type_of(activation)) return dense(t);
+  return torch::stable::to(dense(t), accumulate_type_of(activation));
+}
+
+inline std::optional<Tensor> parameter_row(const std::optional<Tensor>& t, DType activation, const char* op, const char* argument) {
+  return t ? std::optional<Tensor>(parameter_row(*t, activation, op, argument)) : std::nullopt;
+}
+
+// Rows of an element-wise or row-wise op that make a task worth a thread's while.
+inline int64_t rows_per_task(int64_t n, int64_t elements = 8192) { return std::max<int64_t>(1, elements / std::max<int64_t>(1, n)); }
 
 // (seed, step) and site of an op that draws; the threshold of its dropout (256 keeps everything).
 struct Dropout {

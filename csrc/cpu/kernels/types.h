@@ -36,3 +36,11 @@ static inline void store(bf16& y, float x) {
 
 }  // namespace ELECTRA_ISA
 }  // namespace electra
+
+// Calls the instance of a template for an element type known at run time.
+#define ELECTRA_DISPATCH(type, function, ...)                  \
+  switch (type) {                                              \
+    case DType::f32: function<float>(__VA_ARGS__); break;      \
+    case DType::bf16: function<bf16>(__VA_ARGS__); break;      \
+    case DType::f64: function<double>(__VA_ARGS__); break;     \
+  }
