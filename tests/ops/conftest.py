@@ -1,0 +1,146 @@
+"""What the tests of all ops share: every test runs on each backend, and errors are measured against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from electra_fast import ops
+from electra_fast.ops import native
+
+
+def require_native() -> None:
+    if native.error is not None:
+        pytest.skip(native.error)
+
+
+@pytest.fixture(params=["reference", "native"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend in turn, forced for the ops of the test module; native is skipped only where it is not built."""
+    if request.param == "native":
+        require_native()
+    with ops.use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def native_op(request: pytest.FixtureRequest) -> Callable:
+    """The module's op as the native library registers it (name in ``OP``)."""
+    require_native()
+    return native.implementations[request.module.OP]
+
+
+@pytest.fixture
+def native_backward(request: pytest.FixtureRequest) -> Callable:
+    """The backward of the module's op as the native library registers it."""
+    require_native()
+    return getattr(torch.ops.electra_fast, f"{request.module.OP}_backward").default
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16, torch.float64], ids=["float32", "bfloat16", "float64"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    return request.param
+
+
+def _assert_accurate(name: str, actual: Tensor, truth: Tensor, plain: Tensor, factor: float = 2.0) -> None:
+    """The error against float64 is at most ``factor`` times plain PyTorch's in the same dtype, plus one rounding."""
+    assert truth.dtype == torch.float64, name
+    assert actual.shape == truth.shape, f"{name}: shape {actual.shape}, expected {truth.shape}"
+    if truth.numel() == 0:
+        return
+    assert torch.isfinite(actual).all(), f"{name} is not finite"
+    error = (actual.double() - truth).abs().max().item()
+    plain_error = (plain.double() - truth).abs().max().item()
+    allowed = factor * plain_error + 2 * torch.finfo(plain.dtype).eps * max(truth.abs().max().item(), 1e-3)
+    assert error <= allowed, f"{name}: error {error:.3g}, plain PyTorch has {plain_error:.3g}, allowed {allowed:.3g}"
+
+
+@pytest.fixture
+def assert_accurate() -> Callable:
+    return _assert_accurate
+
+
+def _gradients(function: Callable, inputs: dict[str, Tensor], seed: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
+    """``function(**inputs)`` and the gradient of its product with fixed random numbers, for each floating input."""
+    leaves = {
+        name: x.detach().requires_grad_(x.is_floating_point()) if isinstance(x, Tensor) else x
+        for name, x in inputs.items()
+    }
+    out = function(**leaves)
+    generator = torch.Generator().manual_seed(seed)
+    grad = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+    wanted = {name: x for name, x in leaves.items() if isinstance(x, Tensor) and x.requires_grad}
+    grads = torch.autograd.grad(out, list(wanted.values()), grad)
+    for (name, x), g in zip(wanted.items(), grads, strict=True):
+        assert g.dtype == x.dtype, f"gradient of {name} is {g.dtype}, the input {x.dtype}"
+    return out.detach(), dict(zip(wanted, grads, strict=True))
+
+
+@pytest.fixture
+def gradients() -> Callable:
+    return _gradients
+
+
+def _as_double(inputs: dict) -> dict:
+    return {k: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for k, x in inputs.items()}
+
+
+@pytest.fixture
+def as_double() -> Callable:
+    return _as_double
+
+
+def _assert_matches_plain(ours: Callable, plain: Callable, inputs: dict[str, Tensor]) -> None:
+    """Output within 2 × and gradients within 3 × the error of plain PyTorch in the inputs' dtypes."""
+    truth, truth_grads = _gradients(plain, _as_double(inputs))
+    base, base_grads = _gradients(plain, inputs)
+    out, grads = _gradients(ours, inputs)
+    assert out.dtype == base.dtype
+    _assert_accurate("output", out, truth, base)
+    for name, grad in grads.items():
+        _assert_accurate(f"gradient of {name}", grad, truth_grads[name], base_grads[name], factor=3.0)
+
+
+@pytest.fixture
+def assert_matches_plain() -> Callable:
+    return _assert_matches_plain
+
+
+def _tensors(result) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+def _assert_deterministic(function: Callable, runs: int = 20) -> None:
+    """Bit-equal from run to run, and for one thread and two."""
+    expected = [x.clone() for x in _tensors(function())]
+    threads = torch.get_num_threads()
+    try:
+        for run in range(runs):
+            torch.set_num_threads(1 + run % 2)
+            for a, b in zip(_tensors(function()), expected, strict=True):
+                assert torch.equal(a, b), f"run {run} differs"
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def assert_deterministic() -> Callable:
+    return _assert_deterministic
+
+
+def _assert_compiles(function: Callable, inputs: dict[str, Tensor], compiler: str = "aot_eager") -> None:
+    """Traced without a graph break, outputs and gradients equal those of eager."""
+    torch._dynamo.reset()
+    expected, expected_grads = _gradients(function, inputs)
+    out, grads = _gradients(torch.compile(function, fullgraph=True, backend=compiler), inputs)
+    torch.testing.assert_close(out, expected)
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, expected_grads[name], msg=lambda m, name=name: f"gradient of {name}: {m}")
+
+
+@pytest.fixture
+def assert_compiles() -> Callable:
+    return _assert_compiles
