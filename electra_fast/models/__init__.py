@@ -1,6 +1,28 @@
 """ELECTRA: configuration, encoder, pretraining pair, task heads, and the way to Hugging Face and back."""
 
 from .config import ElectraConfig
+from .encoder import ElectraModel
+from .heads import (
+    ElectraForMaskedLM,
+    ElectraForMultipleChoice,
+    ElectraForPreTraining,
+    ElectraForQuestionAnswering,
+    ElectraForSequenceClassification,
+    ElectraForTokenClassification,
+)
+from .pretraining import ElectraPretrainingPair, PretrainingOutput
 from .pretraining_config import PretrainingConfig
 
-__all__ = ["ElectraConfig", "PretrainingConfig"]
+__all__ = [
+    "ElectraConfig",
+    "ElectraForMaskedLM",
+    "ElectraForMultipleChoice",
+    "ElectraForPreTraining",
+    "ElectraForQuestionAnswering",
+    "ElectraForSequenceClassification",
+    "ElectraForTokenClassification",
+    "ElectraModel",
+    "ElectraPretrainingPair",
+    "PretrainingConfig",
+    "PretrainingOutput",
+]

@@ -60,7 +60,13 @@ class PretrainingConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        positive = ("generator_hidden_fraction", "generator_layers_fraction", "temperature", "adam_epsilon", "clip_norm")
+        positive = (
+            "generator_hidden_fraction",
+            "generator_layers_fraction",
+            "temperature",
+            "adam_epsilon",
+            "clip_norm",
+        )
         for name in positive:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"PretrainingConfig: {name} must be greater than 0, got {getattr(self, name)}")

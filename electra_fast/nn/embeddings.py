@@ -1,0 +1,92 @@
+"""ELECTRA's input embeddings under Hugging Face's names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from electra_fast import ops
+
+from .layer_norm import LayerNorm
+
+if TYPE_CHECKING:
+    from electra_fast.models.config import ElectraConfig
+
+
+class Embeddings(nn.Module):
+    """``dropout(LN(word[ids] + position[position_ids] + token_type[token_type_ids]))``.
+
+    State dict of `transformers`' ``ElectraEmbeddings``: ``word_embeddings.weight [V, E]``,
+    ``position_embeddings.weight [S, E]``, ``token_type_embeddings.weight [K, E]``, ``LayerNorm.{weight,bias} [E]``.
+    """
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        width = config.embedding_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.LayerNorm = LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout_p = config.hidden_dropout_prob
+        self.site = 0
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        rng: Tensor | None = None,
+        site: int | None = None,
+    ) -> Tensor:
+        """``[..., S]`` ids to ``[..., S, E]``.
+
+        Args:
+            position_ids, token_type_ids: int64, any shape that broadcasts to ``input_ids``; default 0, 1, 2, … along
+                the last dimension, and 0.
+            rng, site: of the dropout, in training; ``site`` overrides the module's own, where one module is run twice
+                in a step and must draw differently.
+        """
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[-1], device=input_ids.device)
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        return embed(
+            self,
+            input_ids,
+            position_ids,
+            token_type_ids,
+            dropout_p=self.dropout_p if self.training else 0.0,
+            rng=rng,
+            site=self.site if site is None else site,
+        )
+
+
+def embed(
+    embeddings: nn.Module,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    token_type_ids: Tensor,
+    *,
+    dropout_p: float,
+    rng: Tensor | None,
+    site: int,
+) -> Tensor:
+    """`electra_fast.ops.embedding` with the tables of a module that has ``ElectraEmbeddings``' names."""
+    norm = embeddings.LayerNorm
+    return ops.embedding(
+        input_ids,
+        position_ids.expand(input_ids.shape),
+        token_type_ids.expand(input_ids.shape),
+        embeddings.word_embeddings.weight,
+        embeddings.position_embeddings.weight,
+        embeddings.token_type_embeddings.weight,
+        norm.weight,
+        norm.bias,
+        eps=norm.eps,
+        dropout_p=dropout_p,
+        rng=rng,
+        site=site,
+        padding_idx=embeddings.word_embeddings.padding_idx,
+    )

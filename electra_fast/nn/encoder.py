@@ -1,0 +1,89 @@
+"""The layers of a post-LN transformer encoder, and where each of them draws its random numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from electra_fast.rng import fresh
+
+from .attention import Attention, ResidualOutput
+from .feed_forward import Intermediate
+
+if TYPE_CHECKING:
+    from electra_fast.models.config import ElectraConfig
+
+
+class EncoderLayer(nn.Module):
+    """Attention, then feed-forward, each with its residual and norm after it.
+
+    State dict of `transformers`' ``ElectraLayer``: ``attention.self.{query,key,value}.*``,
+    ``attention.output.{dense,LayerNorm}.*``, ``intermediate.dense.*``, ``output.{dense,LayerNorm}.*``.
+    """
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.intermediate = Intermediate(config)
+        self.output = ResidualOutput(config, config.intermediate_size)
+        assign_sites(self, 0)
+
+    def forward(
+        self,
+        x: Tensor,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        rng: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """As `SelfAttention.forward`: packed ``[T, N]`` with cu_seqlens, or padded ``[B, S, N]`` with a mask."""
+        x = self.attention(x, cu_seqlens, max_seqlen, rng, attention_mask)
+        return self.output(self.intermediate(x), x, rng)
+
+
+class Encoder(nn.Module):
+    """A stack of `EncoderLayer`: ``layer.{i}.*``.
+
+    ``gradient_checkpointing = True`` keeps only the layers' inputs in training and computes the rest again in backward;
+    dropout draws the same bits again by itself.
+    """
+
+    def __init__(self, config: ElectraConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.gradient_checkpointing = False
+        assign_sites(self, 0)
+
+    def forward(
+        self,
+        x: Tensor,
+        cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        rng: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """As `SelfAttention.forward`. In training without ``rng`` one is drawn for all layers."""
+        if self.training and rng is None:
+            rng = fresh(x.device)
+        for layer in self.layer:
+            if self.training and self.gradient_checkpointing:
+                inputs = (x, cu_seqlens, max_seqlen, rng, attention_mask)
+                x = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(x, cu_seqlens, max_seqlen, rng, attention_mask)
+        return x
+
+
+def assign_sites(module: nn.Module, start: int) -> int:
+    """Number the places in ``module`` that draw (submodules with a ``site``) from ``start`` on; returns the next one.
+
+    The order is that of ``module.modules()``: in an encoder layer by layer, each with attention probabilities,
+    attention output and feed-forward output.
+    """
+    for place in module.modules():
+        if hasattr(place, "site"):
+            place.site = start
+            start += 1
+    return start
