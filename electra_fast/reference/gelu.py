@@ -11,8 +11,8 @@ from .precision import accumulation
 
 
 def gelu(x: Tensor, bias: Tensor | None) -> Tensor:
-    """``z = x + bias; z/2 · (1 + erf(z/√2))``."""
+    """``z = x + bias; z/2 · (1 + erf(z/√2))``, written with ``erfc(-x) = 1 + erf(x)``, which keeps the left tail."""
     z = x.to(accumulation(x.dtype))
     if bias is not None:
         z = z + bias
-    return (0.5 * z * (1.0 + torch.erf(z * math.sqrt(0.5)))).to(x.dtype)
+    return (0.5 * z * torch.erfc(z * -math.sqrt(0.5))).to(x.dtype)
