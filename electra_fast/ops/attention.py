@@ -46,14 +46,15 @@ def attention(
     """
     op = "attention"
     checks.check(op, "q", q, checks.FLOATS, (None, None, None))
-    checks.check(op, "k", k, checks.FLOATS, (None, *q.shape[1:]), q)
-    checks.check(op, "v", v, checks.FLOATS, k.shape, q)
+    cast = checks.autocast_dtype(q)
+    dtypes = (q.dtype,) if cast is None else checks.CASTABLE
+    checks.check(op, "k", k, dtypes, (None, *q.shape[1:]), q)
+    checks.check(op, "v", v, dtypes, k.shape, q)
     checks.check_cu_seqlens(op, "cu_seqlens_q", cu_seqlens_q, q)
     if cu_seqlens_k is None:
         cu_seqlens_k = cu_seqlens_q
     checks.check(op, "cu_seqlens_k", cu_seqlens_k, checks.INT32, cu_seqlens_q.shape, q)
-    dtype = checks.autocast_dtype(q)
-    q, k, v = (_rows_contiguous(_cast(op, name, x, q, dtype)) for name, x in (("q", q), ("k", k), ("v", v)))
+    q, k, v = (_rows_contiguous(x if cast is None else x.to(cast)) for x in (q, k, v))
     max_seqlen_q = q.shape[0] if max_seqlen_q is None else max_seqlen_q
     max_seqlen_k = k.shape[0] if max_seqlen_k is None else max_seqlen_k
     if max_seqlen_q < 0 or max_seqlen_k < 0:
@@ -97,12 +98,6 @@ def attention_padded(
     order = torch.argsort(~mask.flatten(), stable=True)  # real tokens first, in their order
     out = attention(*(x.flatten(0, 1)[order] for x in (q, k, v)), cu_seqlens, **options)
     return torch.empty_like(out).index_copy(0, order, out).view(q.shape)
-
-
-def _cast(op: str, name: str, x: Tensor, q: Tensor, dtype: torch.dtype) -> Tensor:
-    if dtype == q.dtype and x.dtype != dtype:
-        raise TypeError(f"{op}: {name} must be {q.dtype} like q, got {x.dtype}")
-    return x.to(dtype)
 
 
 def _rows_contiguous(x: Tensor) -> Tensor:

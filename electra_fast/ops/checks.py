@@ -8,6 +8,7 @@ from torch import Tensor
 from electra_fast.rng import fresh
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+CASTABLE = (torch.float32, torch.bfloat16, torch.float16)  # what autocast casts
 INT64 = (torch.int64,)
 INT32 = (torch.int32,)
 BOOL = (torch.bool,)
@@ -79,9 +80,9 @@ def dropout_rng(op: str, p: float, rng: Tensor | None, site: int, like: Tensor) 
     return fresh(like.device) if rng is None else rng
 
 
-def autocast_dtype(x: Tensor) -> torch.dtype:
-    """The dtype autocast asks for on the device of x (float64 is never cast), else x's own."""
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype autocast casts x to; None where autocast is off, and for float64, which it leaves alone."""
     kind = x.device.type
     if x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
-    return x.dtype
+    return None

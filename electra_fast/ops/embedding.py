@@ -56,7 +56,7 @@ def embedding(
     padding = -1 if padding_idx is None else padding_idx
     checks.check_range(op, "padding_idx", padding, -1, word.shape[0] - 1)
     if out_dtype is None:
-        out_dtype = checks.autocast_dtype(word)
+        out_dtype = checks.autocast_dtype(word) or word.dtype
     rng = checks.dropout_rng(op, dropout_p, rng, site, word)
     tables = (input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias)
     return backend.run(

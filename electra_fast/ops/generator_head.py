@@ -53,9 +53,8 @@ def generator_head(
     op = "generator_head"
     checks.check(op, "hidden", hidden, checks.FLOATS, (None, None))
     checks.check(op, "weight", weight, checks.FLOATS, (None, hidden.shape[1]), hidden)
-    dtype = checks.autocast_dtype(hidden)
-    if torch.is_autocast_enabled(hidden.device.type) and dtype != torch.float64:
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    if (cast := checks.autocast_dtype(hidden)) is not None:
+        hidden, weight = hidden.to(cast), weight.to(cast)
     checks.check(op, "weight", weight, checks.parameter_dtypes(hidden))
     if weight.shape[0] == 0:
         raise ValueError(f"{op}: weight must have at least one row, got {list(weight.shape)}")

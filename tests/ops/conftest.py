@@ -19,7 +19,7 @@ def require_native() -> None:
 
 @pytest.fixture(params=["reference", "native"])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each backend in turn, forced for the module's op (named in ``OP``); native is skipped only where it is not built."""
+    """Each backend in turn, forced for the module's op (its ``OP``); native is skipped only where it is not built."""
     if request.param == "native":
         require_native()
     with ops.use_backend(request.param, ops=[request.module.OP]):

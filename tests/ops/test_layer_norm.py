@@ -12,7 +12,7 @@ from electra_fast.reference.philox import dropout_mask, keep_scale
 
 OP = "layer_norm"
 EPS = 1e-12
-SHAPES = [(1, 2), (5, 40), (3, 256), (2, 3, 129), (7, 1000), (0, 16), (16,)]
+SHAPES = [(1, 5), (5, 40), (3, 256), (2, 3, 129), (7, 1000), (0, 16), (16,)]
 PARTS = ["", "bias", "residual", "bias+residual"]
 OPTIONS = {"dropout_p": 0.1, "rng": rng.make(11, 3), "site": 5}
 
