@@ -38,8 +38,8 @@ def embedding(
     _check_ids("input_ids", input_ids, word.shape[0])
     _check_ids("position_ids", position_ids, position.shape[0])
     _check_ids("token_type_ids", token_type_ids, token_type.shape[0])
-    dtype = accumulation(word.dtype)
-    s = F.embedding(input_ids, word, padding_idx=None if padding_idx < 0 else padding_idx).to(dtype)
-    s = s + F.embedding(position_ids, position) + F.embedding(token_type_ids, token_type)
+    dtype = accumulation(word.dtype)  # of the tables before the lookup: a row's gradients are summed in it as well
+    s = F.embedding(input_ids, word.to(dtype), padding_idx=None if padding_idx < 0 else padding_idx)
+    s = s + F.embedding(position_ids, position.to(dtype)) + F.embedding(token_type_ids, token_type.to(dtype))
     y, mean, rstd = normalize(s, weight, bias, eps)
     return dropout(y, dropout_p, rng, site).to(out_dtype), mean.detach().flatten(), rstd.detach().flatten()
