@@ -57,4 +57,10 @@ static ELECTRA_HOST_DEVICE int dropout_threshold(double p) {
   return r < 1 ? 1 : r > 256 ? 256 : r;
 }
 
+// Dropout of one op call: the threshold (256 keeps everything) and where its bytes come from.
+struct Dropout {
+  int threshold = 256;
+  PhiloxStream stream{};
+};
+
 }  // namespace electra

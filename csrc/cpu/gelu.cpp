@@ -8,9 +8,9 @@ namespace electra {
 namespace {
 
 void check_bias(const Tensor& x, const std::optional<Tensor>& bias) {
-  STD_TORCH_CHECK(x.dim() >= 1, "gelu: x must have at least one dimension");
+  ELECTRA_CHECK(x.dim() >= 1, "gelu: x must have at least one dimension");
   const int64_t n = x.size(x.dim() - 1);
-  if (bias) STD_TORCH_CHECK(bias->dim() == 1 && bias->size(0) == n, "gelu: bias must have shape [", n, "], got ", shape_string(*bias));
+  if (bias) ELECTRA_CHECK(bias->dim() == 1 && bias->size(0) == n, "gelu: bias must have shape [", n, "], got ", shape_string(*bias));
 }
 
 Tensor gelu(const Tensor& x_, const std::optional<Tensor>& bias_) {

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -18,20 +20,28 @@ namespace electra {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// Throws what Python sees as a RuntimeError with this message alone (STD_TORCH_CHECK would put the C++ function, file and line before it).
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+#define ELECTRA_CHECK(condition, ...) do { if (!(condition)) ::electra::fail(__VA_ARGS__); } while (0)
+
 inline DType dtype_of(const Tensor& t, const char* op, const char* argument) {
   switch (t.scalar_type()) {
     case ScalarType::Float: return DType::f32;
     case ScalarType::BFloat16: return DType::bf16;
     case ScalarType::Double: return DType::f64;
-    default: STD_TORCH_CHECK(false, op, ": ", argument, " must be float32, bfloat16 or float64 on the CPU");
+    default: fail(op, ": ", argument, " must be float32, bfloat16 or float64 on the CPU");
   }
-  return DType::f32;
 }
 
 // A parameter is in the activations' dtype or in float32.
 inline DType param_dtype_of(const Tensor& t, DType activation, const char* op, const char* argument) {
   const DType d = dtype_of(t, op, argument);
-  STD_TORCH_CHECK(d == activation || d == DType::f32, op, ": ", argument, " must be float32 or of the dtype of the activations");
+  ELECTRA_CHECK(d == activation || d == DType::f32, op, ": ", argument, " must be float32 or of the dtype of the activations");
   return d;
 }
 
@@ -58,8 +68,8 @@ inline bool same_shape(const Tensor& a, const Tensor& b) {
 }
 
 inline void check_like(const Tensor& t, const Tensor& like, const char* op, const char* argument, const char* like_argument) {
-  STD_TORCH_CHECK(same_shape(t, like), op, ": ", argument, " must have the shape of ", like_argument, ", ", shape_string(like), ", got ", shape_string(t));
-  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", argument, " must have the dtype of ", like_argument);
+  ELECTRA_CHECK(same_shape(t, like), op, ": ", argument, " must have the shape of ", like_argument, ", ", shape_string(like), ", got ", shape_string(t));
+  ELECTRA_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", argument, " must have the dtype of ", like_argument);
 }
 
 // Contiguous, without a trip through the dispatcher where it is so already.
@@ -81,22 +91,16 @@ inline std::optional<Tensor> parameter_row(const std::optional<Tensor>& t, DType
 // Rows of an element-wise or row-wise op that make a task worth a thread's while.
 inline int64_t rows_per_task(int64_t n, int64_t elements = 8192) { return std::max<int64_t>(1, elements / std::max<int64_t>(1, n)); }
 
-// (seed, step) and site of an op that draws; the threshold of its dropout (256 keeps everything).
-struct Dropout {
-  int threshold = 256;
-  PhiloxStream stream{};
-};
-
 inline PhiloxStream stream_of(const Tensor& rng, int64_t site, const char* op) {
-  STD_TORCH_CHECK(rng.scalar_type() == ScalarType::Long && rng.numel() == 2 && rng.is_contiguous(), op, ": rng must be an int64 tensor (seed, step)");
+  ELECTRA_CHECK(rng.scalar_type() == ScalarType::Long && rng.numel() == 2 && rng.is_contiguous(), op, ": rng must be an int64 tensor (seed, step)");
   const int64_t* r = static_cast<const int64_t*>(rng.const_data_ptr());
   return philox_stream(r[0], r[1], site);
 }
 
 inline Dropout dropout_of(double p, const std::optional<Tensor>& rng, int64_t site, const char* op) {
-  STD_TORCH_CHECK(p >= 0.0 && p < 1.0, op, ": dropout_p must be in [0, 1), got ", p);
+  ELECTRA_CHECK(p >= 0.0 && p < 1.0, op, ": dropout_p must be in [0, 1), got ", p);
   if (p == 0.0) return {};
-  STD_TORCH_CHECK(rng.has_value(), op, ": dropout_p > 0 needs rng");
+  ELECTRA_CHECK(rng.has_value(), op, ": dropout_p > 0 needs rng");
   return {dropout_threshold(p), stream_of(*rng, site, op)};
 }
 
