@@ -10,6 +10,7 @@ from .heads import (
     ElectraForSequenceClassification,
     ElectraForTokenClassification,
 )
+from .huggingface import load_config, load_pretrained, save_pretrained
 from .pretraining import ElectraPretrainingPair, PretrainingOutput
 from .pretraining_config import PretrainingConfig
 
@@ -25,4 +26,7 @@ __all__ = [
     "ElectraPretrainingPair",
     "PretrainingConfig",
     "PretrainingOutput",
+    "load_config",
+    "load_pretrained",
+    "save_pretrained",
 ]

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from electra_fast.errors import ConfigError
 
 from .fields import check_at_least, check_keys, check_probability, check_types, from_mapping, plain_dict
@@ -43,6 +45,7 @@ _LARGE = {
     "total_steps": 400_000,
 }
 _HEAD_SIZE = 64
+_UNSUPPORTED = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class ElectraConfig:
         embedding_size: width of the token embeddings; projected to ``hidden_size`` where they differ.
         hidden_act: only "gelu", the exact erf form, is implemented.
         classifier_dropout: of the classification heads; None: ``hidden_dropout_prob``.
-        summary_type, summary_use_proj, summary_activation, summary_last_dropout: of `ElectraForMultipleChoice`;
-            only the type "first" is implemented.
+        summary_type, summary_use_proj, summary_activation, summary_last_dropout: of `ElectraForMultipleChoice`, which
+            implements the type "first" and the activations "gelu" and None.
         num_labels, id2label, problem_type: of the task heads.
         pad_token_id, cls_token_id, sep_token_id, mask_token_id: None where the vocabulary has none or it is not known.
             The embedding row of the padding token gets no gradient from look-ups.
@@ -107,8 +110,6 @@ class ElectraConfig:
                 f"got {self.hidden_size} and {self.num_attention_heads}"
             )
         _check_choice("hidden_act", self.hidden_act, ("gelu",))
-        _check_choice("summary_type", self.summary_type, ("first",))
-        _check_choice("summary_activation", self.summary_activation, ("gelu", None))
         _check_choice(
             "problem_type",
             self.problem_type,
@@ -210,6 +211,46 @@ class ElectraConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values under the field names, ``pretraining`` as a dict of its own."""
         return plain_dict(self)
+
+    @classmethod
+    def from_huggingface_dict(cls, values: Mapping[str, Any]) -> ElectraConfig:
+        """From what a `transformers` config.json holds. Keys that say nothing about the network are passed over.
+
+        Raises:
+            ConfigError: another model's config, or a decoder, cross-attention or relative positions.
+        """
+        kind = values.get("model_type", "electra")
+        if kind != "electra":
+            raise ConfigError(f"the config is of a model of type {kind!r}: an ELECTRA's ('electra') is needed")
+        for name, supported in _UNSUPPORTED.items():
+            if (given := values.get(name, supported)) not in (supported, None):
+                raise ConfigError(f"the config has {name} = {given!r}: only {supported!r} is implemented")
+        known = {f.name for f in dataclasses.fields(cls)} - {"pretraining"}
+        own = {name: value for name, value in values.items() if name in known}
+        if own.get("id2label") is not None:
+            own["num_labels"] = len(own["id2label"])
+        return cls.from_dict(own)
+
+    def to_huggingface_dict(self, architecture: str | None = None, dtype: torch.dtype | None = None) -> dict[str, Any]:
+        """What `transformers` reads from config.json: of a saved class ``architecture``, with weights of ``dtype``."""
+        values: dict[str, Any] = {"model_type": "electra"}
+        if architecture is not None:
+            values["architectures"] = [architecture]
+        if dtype is not None:
+            values["dtype"] = str(dtype).removeprefix("torch.")
+        for f in dataclasses.fields(self):
+            if f.name not in ("pretraining", "num_labels", "id2label", "problem_type"):
+                values[f.name] = getattr(self, f.name)
+        for name in _BERT_TOKENS:  # not among transformers' own fields, so that null would say nothing
+            if values[name] is None:
+                del values[name]
+        if self.id2label is not None or self.num_labels != 2:
+            labels = self.id2label or {i: f"LABEL_{i}" for i in range(self.num_labels)}
+            values["id2label"] = {str(i): labels[i] for i in range(self.num_labels)}
+            values["label2id"] = {label: i for i, label in labels.items()}
+        if self.problem_type is not None:
+            values["problem_type"] = self.problem_type
+        return values
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The ELECTRA encoder: embeddings, projection, layers; tokens are packed once, at the start, and unpacked at the end."""
+"""The ELECTRA encoder: tokens are packed once, before the embeddings, and unpacked once, after the last layer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from electra_fast.rng import fresh
 
 from .config import ElectraConfig
 from .initialization import initialize
+from .pretrained import Pretrained
 
 
-class ElectraModel(nn.Module):
+class ElectraModel(Pretrained, nn.Module):
     """`transformers.ElectraModel`: its state-dict names, its hidden states at every token that the mask keeps.
 
     Args:

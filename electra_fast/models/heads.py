@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from electra_fast import nn as fast
+from electra_fast.errors import ConfigError
 from electra_fast.nn.feed_forward import project_and_gelu
 from electra_fast.nn.linear import project
 
 from .config import ElectraConfig
 from .encoder import ElectraModel
 from .initialization import initialize
+from .pretrained import Pretrained
 
 IGNORED = -100  # a label that no loss counts
 
@@ -87,6 +89,11 @@ class SequenceSummary(nn.Module):
 
     def __init__(self, config: ElectraConfig) -> None:
         super().__init__()
+        if config.summary_type != "first" or config.summary_activation not in ("gelu", None):
+            raise ConfigError(
+                "ElectraForMultipleChoice: summary_type must be 'first' and summary_activation 'gelu' or None, "
+                f"got {config.summary_type!r} and {config.summary_activation!r}"
+            )
         width = config.hidden_size
         self.summary = nn.Linear(width, width) if config.summary_use_proj else nn.Identity()
         self.activation = fast.GELU() if config.summary_activation == "gelu" else None
@@ -99,7 +106,7 @@ class SequenceSummary(nn.Module):
         return self.dropout(self.activation(*project(self.summary, first)))
 
 
-class _WithEncoder(nn.Module):
+class _WithEncoder(Pretrained, nn.Module):
     """An encoder under the name ``electra``, and a head that the subclass adds and then initialises."""
 
     def __init__(self, config: ElectraConfig, embeddings: fast.Embeddings | None = None) -> None:

@@ -19,6 +19,7 @@ from electra_fast.rng import fresh
 from .config import ElectraConfig
 from .encoder import packed_positions
 from .heads import ElectraForMaskedLM, ElectraForPreTraining
+from .huggingface import save_pretrained
 
 # Where a step draws its random numbers (docs/design.md). Layer i of the generator draws at GENERATOR_LAYERS + 3i
 # (attention probabilities), + 1 (attention output) and + 2 (feed-forward output); the discriminator likewise.
@@ -210,13 +211,11 @@ class ElectraPretrainingPair(nn.Module):
     def save_pretrained(
         self, directory: str | os.PathLike[str], tokenizer_dir: str | os.PathLike[str] | None = None
     ) -> None:
-        """Write ``directory/discriminator`` and ``directory/generator`` as Hugging Face directories (`save_pretrained`).
+        """Write ``directory/discriminator`` and ``directory/generator``, each a Hugging Face directory.
 
         Each has its own config.json and its own copy of the shared embeddings; the tokenizer's files are copied into
         both.
         """
-        from .huggingface import save_pretrained
-
         for name in ("discriminator", "generator"):
             network = getattr(self, name)
             if network is not None:

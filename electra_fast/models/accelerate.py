@@ -1,0 +1,40 @@
+"""A Hugging Face ELECTRA on our ops, in place."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def accelerate(model: Model, *, padding: str = "drop") -> Model:
+    """Make a `transformers` ELECTRA (any of its classes, or a model that contains one) run on our ops; returns it.
+
+    Outputs at every token that the attention mask keeps, state dict, configuration and everything `transformers` does with
+    the model (pipelines, ``Trainer``, ``save_pretrained``, gradient checkpointing, pickling) stay. Inside, its
+    ``ElectraModel`` and ``ElectraLayer`` become subclasses of themselves with another forward pass. What that does not
+    cover runs the original one, and a warning says so once: ``output_attentions``, decoders and cross-attention, head
+    masks, three-dimensional masks, relative positions. Dropout draws other bits than torch's, at the rate rounded to a
+    multiple of 1/256. Calling it again changes ``padding`` and nothing else.
+
+    Args:
+        padding: "drop": masked tokens are not computed, and come out as zeros (rows of a batch for a head that reads the
+            first token are computed whole where that token is masked); "keep": they are computed, as `transformers` does.
+
+    Raises:
+        TypeError: no Hugging Face ELECTRA is in the model, or one of a class of your own with its own forward pass.
+        ValueError: another ``padding``, or "drop" for a head that reads padding.
+        ImportError: `transformers` is not installed.
+    """
+    if padding not in ("drop", "keep"):
+        raise ValueError(f"accelerate: padding must be 'drop' or 'keep', got {padding!r}")
+    try:
+        from . import accelerated
+    except ModuleNotFoundError as missing:
+        raise ImportError(f"accelerate needs transformers: pip install 'transformers>=4.57' ({missing})") from missing
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"accelerate: model must be a Hugging Face ELECTRA, got {type(model).__name__}")
+    accelerated.convert(model, padding)
+    return model
