@@ -114,9 +114,7 @@ class Manifest:
 
 def _why_no_corpus(folder: Path) -> str:
     if (folder / JOB_NAME).exists():
-        return (
-            f"the corpus in {folder} is not finished. Run the same prepare command again: it goes on where it stopped"
-        )
+        return f"the corpus in {folder} is not finished. Run the same prepare command again to go on"
     reason = f"it holds no {MANIFEST_NAME}" if folder.is_dir() else "there is no such directory"
     return f"{folder} is not a prepared corpus: {reason}. Make one with electra-fast prepare --output {folder}"
 

@@ -48,11 +48,9 @@ class Examples:
         return Examples(np.zeros(0, dtype), nothing, nothing)
 
     @staticmethod
-    def concatenate(parts: list[Examples], dtype: np.dtype) -> Examples:
-        if not parts:
-            return Examples.empty(dtype)
+    def concatenate(parts: list[Examples]) -> Examples:
         return Examples(
-            np.concatenate([part.tokens for part in parts]).astype(dtype, copy=False),
+            np.concatenate([part.tokens for part in parts]),
             np.concatenate([part.lengths for part in parts]),
             np.concatenate([part.first_lengths for part in parts]),
         )

@@ -1,0 +1,32 @@
+"""Text to tokens to batches: tokenizer, corpus, token shards, packed batches. Names are loaded when first used.
+
+The function that prepares a corpus is ``electra_fast.data.prepare.prepare``.
+"""
+
+from importlib import import_module
+
+_EXPORTS = {
+    "Corpus": "manifest",
+    "Manifest": "manifest",
+    "open_corpus": "manifest",
+    "PackedBatch": "batches",
+    "PackedBatches": "batches",
+    "PrepareOptions": "prepare_options",
+    "PrepareProgress": "prepare",
+    "Shard": "shards",
+    "Tokenizer": "tokenizer",
+    "TokenizerOptions": "tokenizer_training",
+    "train_tokenizer": "tokenizer_training",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
