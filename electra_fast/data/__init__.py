@@ -1,7 +1,4 @@
-"""Text to tokens to batches: tokenizer, corpus, token shards, packed batches. Names are loaded when first used.
-
-The function that prepares a corpus is ``electra_fast.data.prepare.prepare``.
-"""
+"""Text to tokens to batches: tokenizer, corpus, token shards, packed batches. Names are loaded when first used."""
 
 from importlib import import_module
 
@@ -11,8 +8,9 @@ _EXPORTS = {
     "open_corpus": "manifest",
     "PackedBatch": "batches",
     "PackedBatches": "batches",
-    "PrepareOptions": "prepare_options",
-    "PrepareProgress": "prepare",
+    "PrepareOptions": "preparation_options",
+    "PrepareProgress": "preparation",
+    "prepare": "preparation",
     "Shard": "shards",
     "Tokenizer": "tokenizer",
     "TokenizerOptions": "tokenizer_training",

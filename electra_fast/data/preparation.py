@@ -19,7 +19,7 @@ from electra_fast.data.corpus import DocumentReader, Position
 from electra_fast.data.deferred_signals import DeferredSignals
 from electra_fast.data.job import Job, check_identity, open_directory, read_state, remove_own_files
 from electra_fast.data.manifest import MANIFEST_NAME, Manifest, content_hash
-from electra_fast.data.prepare_options import PrepareOptions
+from electra_fast.data.preparation_options import PrepareOptions
 from electra_fast.data.shards import Shard
 from electra_fast.data.sources import Sources, check_unique, find_sources
 from electra_fast.data.tokenise import BuildOptions, Unit, build_all
