@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <exception>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/native.h"
@@ -67,11 +70,7 @@ class PyBatchReader {
       throw std::runtime_error("BatchReader: this process is a fork of the one that made the reader, and has none of its threads: make a reader of its own");
     PackedBatch batch;
     while (true) {
-      BatchReader::Outcome outcome;
-      {
-        const py::gil_scoped_release release;
-        outcome = reader_->next(kPatience, batch);
-      }
+      const BatchReader::Outcome outcome = wait(batch);
       if (outcome == BatchReader::Outcome::kEnd) throw py::stop_iteration();
       if (outcome == BatchReader::Outcome::kBatch) break;
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -113,6 +112,22 @@ class PyBatchReader {
 
  private:
   bool forked() const { return getpid() != process_; }
+
+  // Without the GIL, but not by gil_scoped_release: when the interpreter has ended meanwhile, taking the GIL ends a daemon thread by unwinding its stack
+  // (before Python 3.14), which must not start in a destructor.
+  BatchReader::Outcome wait(PackedBatch& batch) {
+    BatchReader::Outcome outcome{};
+    std::exception_ptr failure;
+    PyThreadState* const thread = PyEval_SaveThread();
+    try {
+      outcome = reader_->next(kPatience, batch);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    PyEval_RestoreThread(thread);
+    if (failure) std::rethrow_exception(failure);
+    return outcome;
+  }
 
   pid_t process_;
   std::unique_ptr<BatchReader> reader_;

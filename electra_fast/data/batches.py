@@ -254,7 +254,7 @@ def _open(corpus: Any, split: str, pad_id: int | None, verify: bool) -> _Source:
     if isinstance(corpus, Corpus):
         if split not in corpus.shards:
             raise ConfigError(f"split must be one of {', '.join(corpus.shards)}, got {split!r}")
-        pad_id = corpus.manifest.special_tokens["[PAD]"] if pad_id is None else pad_id
+        pad_id = corpus.manifest.special_tokens["pad"] if pad_id is None else pad_id
         return _Source(f"the {split} split of {corpus.directory}", corpus.shards[split], pad_id)
     shards = [Shard(Path(path)) for path in corpus]
     if pad_id is None:
