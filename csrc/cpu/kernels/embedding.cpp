@@ -1,0 +1,143 @@
+// Arithmetic of embedding. The sum of the three rows is made anew in backward: three gathers cost less than storing [rows, n]. See csrc/cpu/kernels/embedding.h.
+#include "cpu/kernels/embedding.h"
+
+#include "cpu/kernels/row_norm.h"
+
+namespace electra {
+namespace ELECTRA_ISA {
+
+// Scratch: two rows in the accumulation type, then the dropout bytes of a group of rows. Each part is aligned to 64 bytes.
+static int64_t row_bytes(DType type, int64_t n) { return (n * (type == DType::f64 ? 8 : 4) + 63) / 64 * 64; }
+static int64_t scratch(DType type, int64_t n) { return 2 * row_bytes(type, n) + dropout_scratch(n); }
+
+template <class A, class Table>
+static void gather(const EmbeddingInputs& in, int64_t r, A* __restrict row) {
+  const int64_t n = in.n;
+  const Table* word = static_cast<const Table*>(in.word) + in.input_ids[r] * n;
+  const Table* position = static_cast<const Table*>(in.position) + in.position_ids[r] * n;
+  const Table* token_type = static_cast<const Table*>(in.token_type) + in.token_type_ids[r] * n;
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) row[i] = A(load(word[i])) + A(load(position[i])) + A(load(token_type[i]));
+}
+
+// The tables are float32 or of the activations' type: float64 tables come with float64 activations only.
+static void gather_any(const EmbeddingInputs& in, int64_t r, float* row) {
+  if (in.table_type == DType::bf16) gather<float, bf16>(in, r, row);
+  else gather<float, float>(in, r, row);
+}
+static void gather_any(const EmbeddingInputs& in, int64_t r, double* row) {
+  if (in.table_type == DType::f64) gather<double, double>(in, r, row);
+  else gather<double, float>(in, r, row);
+}
+
+template <class T>
+static void forward(const EmbeddingInputs& in, double eps, void* y_, void* mean_, void* rstd_, int64_t begin, int64_t end, void* scratch) {
+  using A = acc_t<T>;
+  const int64_t n = in.n;
+  const A *weight = static_cast<const A*>(in.weight), *bias = static_cast<const A*>(in.bias);
+  A *mean = static_cast<A*>(mean_), *rstd = static_cast<A*>(rstd_);
+  A* __restrict row = static_cast<A*>(scratch);
+  uint8_t* bytes = static_cast<uint8_t*>(scratch) + 2 * row_bytes(in.type, n);
+  const int threshold = in.dropout.threshold;
+  const A scale = A(256) / A(threshold);
+  const bool drops = threshold < 256;
+  const int64_t group = drops ? dropout_rows(n) : 1, bytes_per_row = dropout_blocks(n) * 16;
+  for (int64_t first = begin; first < end; first += group) {
+    const int64_t rows = end - first < group ? end - first : group;
+    if (drops) dropout_bytes(in.dropout.stream, first, rows, n, bytes);
+    for (int64_t r = first; r < first + rows; ++r) {
+      gather_any(in, r, row);
+      A m, s;
+      row_statistics(row, n, A(eps), m, s);
+      mean[r] = m;
+      rstd[r] = s;
+      T* __restrict y = static_cast<T*>(y_) + r * n;
+      if (drops) {
+        const uint8_t* b = bytes + (r - first) * bytes_per_row;
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) store(y[i], drop((row[i] - m) * s * weight[i] + bias[i], b[i], threshold, scale));
+      } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) store(y[i], (row[i] - m) * s * weight[i] + bias[i]);
+      }
+    }
+  }
+}
+
+template <class T>
+static void backward(const EmbeddingInputs& in, const void* grad_, const void* mean_, const void* rstd_, void* dsum_, void* dweight_, void* dbias_, int64_t begin,
+                     int64_t end, void* scratch) {
+  using A = acc_t<T>;
+  const int64_t n = in.n;
+  const T* grad = static_cast<const T*>(grad_);
+  const A *weight = static_cast<const A*>(in.weight), *mean = static_cast<const A*>(mean_), *rstd = static_cast<const A*>(rstd_);
+  A *dweight = static_cast<A*>(dweight_), *dbias = static_cast<A*>(dbias_);
+  A* __restrict row = static_cast<A*>(scratch);
+  uint8_t* bytes = static_cast<uint8_t*>(scratch) + 2 * row_bytes(in.type, n);
+  const int threshold = in.dropout.threshold;
+  const A scale = A(256) / A(threshold);
+  const bool drops = threshold < 256;
+  const int64_t group = drops ? dropout_rows(n) : 1, bytes_per_row = dropout_blocks(n) * 16;
+  for (int64_t i = 0; i < n; ++i) dweight[i] = dbias[i] = 0;
+  for (int64_t first = begin; first < end; first += group) {
+    const int64_t rows = end - first < group ? end - first : group;
+    if (drops) dropout_bytes(in.dropout.stream, first, rows, n, bytes);
+    for (int64_t r = first; r < first + rows; ++r) {
+      gather_any(in, r, row);
+      const T* g = grad + r * n;
+      A* __restrict d = static_cast<A*>(dsum_) + r * n;
+      if (drops) {
+        const uint8_t* b = bytes + (r - first) * bytes_per_row;
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) d[i] = drop(load(g[i]), b[i], threshold, scale);
+      } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) d[i] = load(g[i]);
+      }
+      row_norm_backward(d, row, weight, n, mean[r], rstd[r], dweight, dbias);
+    }
+  }
+}
+
+template <class A, class Out>
+static void sum_rows_as(const void* rows_, const int64_t* index, int64_t count, int64_t n, void* out_) {
+  const A* rows = static_cast<const A*>(rows_);
+  Out* __restrict out = static_cast<Out*>(out_);
+  constexpr int64_t tile = 128;
+  for (int64_t i0 = 0; i0 < n; i0 += tile) {
+    const int64_t m = n - i0 < tile ? n - i0 : tile;
+    A total[tile];
+    for (int64_t i = 0; i < m; ++i) total[i] = 0;
+    for (int64_t k = 0; k < count; ++k) {
+      const A* row = rows + (index ? index[k] : k) * n + i0;
+#pragma omp simd
+      for (int64_t i = 0; i < m; ++i) total[i] += row[i];
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < m; ++i) store(out[i0 + i], acc_t<Out>(total[i]));
+  }
+}
+
+static void sum_rows(DType accumulate, DType out_type, const void* rows, const int64_t* index, int64_t count, int64_t n, void* out) {
+  if (accumulate == DType::f64) {
+    if (out_type == DType::f64) sum_rows_as<double, double>(rows, index, count, n, out);
+    else sum_rows_as<double, float>(rows, index, count, n, out);
+  } else {
+    if (out_type == DType::bf16) sum_rows_as<float, bf16>(rows, index, count, n, out);
+    else sum_rows_as<float, float>(rows, index, count, n, out);
+  }
+}
+
+static void forward_any(const EmbeddingInputs& in, double eps, void* y, void* mean, void* rstd, int64_t begin, int64_t end, void* scratch) {
+  ELECTRA_DISPATCH(in.type, forward, in, eps, y, mean, rstd, begin, end, scratch);
+}
+
+static void backward_any(const EmbeddingInputs& in, const void* grad, const void* mean, const void* rstd, void* dsum, void* dweight, void* dbias, int64_t begin,
+                         int64_t end, void* scratch) {
+  ELECTRA_DISPATCH(in.type, backward, in, grad, mean, rstd, dsum, dweight, dbias, begin, end, scratch);
+}
+
+const EmbeddingKernels embedding_kernels = {scratch, forward_any, backward_any, sum_rows};
+
+}  // namespace ELECTRA_ISA
+}  // namespace electra
