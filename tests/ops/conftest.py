@@ -46,7 +46,8 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 
 def _assert_accurate(name: str, actual: Tensor, truth: Tensor, plain: Tensor, factor: float = 2.0) -> None:
-    """The error against float64 is at most ``factor`` times plain PyTorch's in the same dtype, plus one rounding."""
+    """The error against float64 is at most ``factor`` times plain PyTorch's in the same dtype, plus one rounding (four
+    in float32 and float64, where plain PyTorch may be right to the last bit by luck)."""
     assert truth.dtype == torch.float64, name
     assert actual.shape == truth.shape, f"{name}: shape {actual.shape}, expected {truth.shape}"
     if truth.numel() == 0:
@@ -56,7 +57,9 @@ def _assert_accurate(name: str, actual: Tensor, truth: Tensor, plain: Tensor, fa
     plain_error = (plain.double() - truth).abs().max().item()
     if plain.dtype == torch.float64:  # the truth itself: only the order of summation differs
         plain_error = 1e-11 * truth.abs().max().item()
-    allowed = factor * plain_error + torch.finfo(plain.dtype).eps * max(truth.abs().max().item(), 1e-3)
+    roundings = 1 if plain.dtype == torch.bfloat16 else 4
+    rounding = torch.finfo(plain.dtype).eps * max(truth.abs().max().item(), 1e-3)
+    allowed = factor * plain_error + roundings * rounding
     assert error <= allowed, f"{name}: error {error:.3g}, plain PyTorch has {plain_error:.3g}, allowed {allowed:.3g}"
 
 

@@ -21,7 +21,7 @@ SELF = [
     ([16, 16], 0, 1, 32),
     ([70, 3], 1, 3, 96),
     ([65, 128, 1], 0, 2, 128),
-    ([1, 1, 1], 2, 4, 64),
+    ([1, 3, 1], 2, 4, 64),
     ([21], 0, 2, 40),
     ([9, 30], 4, 1, 7),
     ([0, 0], 6, 2, 64),
@@ -148,6 +148,18 @@ def test_lse_agrees(native_op, dtype, case) -> None:
     arguments = (*make(tokens, tokens, heads, width, dtype).values(), cu, cu, tokens, tokens, 0.2, False, 0.0, None, 0)
     (_, lse), (_, expected) = native_op(*arguments), reference.attention(*arguments)
     torch.testing.assert_close(lse, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.4])
+def test_single_keys(backend, dtype, dropout_p, gradients) -> None:
+    """One key a sequence: the output is its value, kept or dropped, and nothing flows to q and k but rounding."""
+    inputs, state = make(40, 40, 2, 64, dtype), rng.make(2)
+    options = {"dropout_p": dropout_p, "rng": state}
+    out, grads = gradients(lambda **qkv: ops.attention(**qkv, cu_seqlens_q=boundaries([1] * 40), **options), inputs)
+    keep = attention_dropout_mask(torch.arange(40), 2, 1, dropout_p, state, 0) * keep_scale(dropout_p)
+    torch.testing.assert_close(out, (inputs["v"] * keep).to(dtype))
+    for name in "qk":
+        assert grads[name].abs().max() < 32 * torch.finfo(dtype).eps
 
 
 def test_padding_rows_may_hold_anything(backend, gradients) -> None:
