@@ -31,3 +31,7 @@ class CheckpointError(ElectraError):
 
 class DiskFullError(ElectraError):
     """The disk (or the user's quota on it) is full; nothing half-written is left under a final name."""
+
+
+class DivergenceError(ElectraError):
+    """Training that cannot go on: the loss or the gradients are not finite."""

@@ -1,0 +1,48 @@
+"""The end of a run: the trained networks, the picture of the curves, a summary, and a verdict in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import electra_fast
+from electra_fast.data.manifest import Corpus
+from electra_fast.files import write_text
+
+from .curves import draw_curves
+from .display import clock, verdict
+from .journal import METRICS_NAME, Journal, read_records
+from .step import TrainingState
+
+MODEL_NAME, CURVES_NAME, SUMMARY_NAME = "model", "curves.png", "summary.json"
+
+
+def finish(
+    output: Path, state: TrainingState, corpus: Corpus, journal: Journal, seconds: float, say: Callable[[str], None]
+) -> None:
+    """Write ``model/``, ``curves.png`` and ``summary.json``, and say what was learned."""
+    state.pair.save_pretrained(output / MODEL_NAME, corpus.directory)
+    journal.sync()
+    if not draw_curves(read_records(output / METRICS_NAME), output / CURVES_NAME):
+        say(f"no {CURVES_NAME}: matplotlib is not installed (pip install matplotlib)")
+    last = journal.last
+    figures = last.get("validation") or last["train"]
+    parameters = sum(p.numel() for p in state.pair.parameters())
+    summary = {
+        "steps": state.step,
+        "seconds": seconds,
+        "parameters": parameters,
+        "tokens_per_second": last["train"]["tokens_per_second"],
+        "versions": {"electra_fast": electra_fast.__version__, "torch": torch.__version__},
+        "verdict": verdict(figures),
+        "train": last["train"],
+        "validation": last.get("validation"),
+    }
+    write_text(output / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+    where = "held-out text" if "validation" in last else "training text (there is none held out)"
+    say(f"{state.step:,} steps in {clock(seconds)}, {parameters / 1e6:.1f}M parameters. On {where}:")
+    say(verdict(figures))
+    say(f"The networks are in {output / MODEL_NAME}, as Hugging Face directories.")

@@ -1,0 +1,241 @@
+"""The training loop: steps, with reports, held-out evaluations and checkpoints, until the end or a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from electra_fast.data.manifest import Corpus
+from electra_fast.errors import DivergenceError
+
+from .build import AUTOCAST, batch_tokens, build, corpus_fingerprint, load_state_dict, state_dict
+from .checkpoint import CheckpointDirectory
+from .display import Display
+from .evaluate import Evaluation
+from .finish import finish
+from .interrupt import Interrupt
+from .journal import Journal
+from .options import PretrainOptions
+from .step import training_step
+
+CHECKPOINTS_NAME = "checkpoints"
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """How a run ended.
+
+    Attributes:
+        output: its directory.
+        step: optimiser steps done.
+        figures: of the last evaluation (of the last report where no text is held out); empty if interrupted.
+        signal: number of the signal that interrupted it, or None.
+    """
+
+    output: Path
+    step: int
+    figures: dict[str, Any] = field(default_factory=dict)
+    signal: int | None = None
+
+
+class TrainingLoop:
+    """A run with resolved options, at its beginning or where a checkpoint left it.
+
+    Args:
+        notes: what to tell the user first.
+        saved: a checkpoint to go on from.
+    """
+
+    def __init__(
+        self,
+        options: PretrainOptions,
+        corpus: Corpus,
+        notes: Sequence[str] = (),
+        saved: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.options = options
+        self.output = options.output_path
+        self.corpus = corpus
+        self.notes = notes
+        config = options.resolve(corpus.manifest)
+        self.state = build(options, config, corpus, torch.device(options.device))
+        self.checkpoints = CheckpointDirectory(self.output / CHECKPOINTS_NAME, options.keep)
+        self.evaluation = Evaluation(corpus, batch_tokens(config, options.accumulation), options.eval_batches)
+        self.stopwatch = _Stopwatch()
+        self.saved_step: int | None = None
+        if saved is not None:
+            load_state_dict(self.state, saved)
+            self.stopwatch = _Stopwatch(**saved["seconds"])
+            self.saved_step = self.state.step
+        self.watch = _LossWatch(self.state.device, self.checkpoints)
+
+    def train(self) -> PretrainResult:
+        """Train to the end, or until a signal, after which a checkpoint is saved."""
+        state, options, total = self.state, self.options, self.state.recipe.total_steps
+        with contextlib.ExitStack() as stack:
+            stack.callback(state.batches.close)
+            self.journal = stack.enter_context(
+                contextlib.closing(Journal(self.output, state.step, options.tensorboard))
+            )
+            self.display = stack.enter_context(contextlib.closing(Display(state.step, total)))
+            interrupt = stack.enter_context(Interrupt())
+            for note in self.notes:
+                self.display.say(note)
+            self.stopwatch.start()
+            while state.step < total and interrupt.signal is None:
+                self.watch.add(state.step + 1, *training_step(state))
+                if state.step % options.log_every == 0 or state.step == total:
+                    self._report()
+                if options.eval_every and state.step % options.eval_every == 0:
+                    self._evaluate()
+                if state.step % options.checkpoint_every == 0:
+                    self._save()
+                self.display.step(state.step)
+            self._save()
+            if interrupt.signal is not None and state.step < total:
+                return self._interrupted(interrupt.signal)
+            self._evaluate()
+            figures = self.journal.last.get("validation") or self.journal.last["train"]
+            finish(self.output, state, self.corpus, self.journal, self.stopwatch.total, self.display.say)
+            return PretrainResult(self.output, state.step, figures)
+
+    def _report(self) -> None:
+        """Figures of the steps since the last report."""
+        self.watch.check()
+        metrics = self.state.metrics
+        figures = metrics.compute()
+        seconds = self.stopwatch.lap()
+        record = {
+            "step": self.state.step,
+            "split": "train",
+            **figures,
+            "learning_rate": self.state.learning_rate.item(),
+            "tokens_per_second": metrics.tokens / seconds if seconds else math.nan,
+            "seconds": self.stopwatch.total,
+            "memory_mb": peak_memory(self.state.device) / 2**20,
+        }
+        metrics.reset()
+        self.display.report(self.journal.write(record))
+
+    def _evaluate(self) -> None:
+        """Figures on held-out text, unless there is none or this step has them already."""
+        last = self.journal.last.get("validation")
+        if not self.evaluation or (last is not None and last["step"] == self.state.step):
+            return
+        with self.stopwatch.stopped():
+            figures = self.evaluation.run(self.state.pair, AUTOCAST[self.options.precision])
+        record = {"step": self.state.step, "split": "validation", **figures, "seconds": self.stopwatch.total}
+        self.display.report(self.journal.write(record))
+
+    def _save(self) -> None:
+        """A checkpoint of this step, unless there is one, or the loss says that it would be worthless."""
+        if self.saved_step == self.state.step:
+            return
+        self.watch.check()
+        with self.stopwatch.stopped():
+            self.journal.sync()
+            contents = {
+                **state_dict(self.state),
+                "options": self.options.to_dict(),
+                "corpus": corpus_fingerprint(self.corpus),
+                "seconds": {"total": self.stopwatch.total, "interval": self.stopwatch.interval},
+                "torch": torch.__version__,
+            }
+            self.checkpoints.save(self.state.step, contents)
+        self.saved_step = self.state.step
+
+    def _interrupted(self, number: int) -> PretrainResult:
+        name = signal.Signals(number).name
+        self.display.say(
+            f"stopped by {name} after step {self.state.step:,}; the checkpoint is saved. Continue with: "
+            f"electra-fast pretrain --output {self.output} --resume"
+        )
+        return PretrainResult(self.output, self.state.step, signal=number)
+
+
+class _LossWatch:
+    """Notices the first step whose loss or gradients are not finite: at once on the CPU, and on a GPU, where looking
+    means waiting, at the next report or checkpoint."""
+
+    def __init__(self, device: torch.device, checkpoints: CheckpointDirectory) -> None:
+        self._at_once = device.type == "cpu"
+        self._checkpoints = checkpoints
+        self._unseen: list[tuple[int, Tensor]] = []
+
+    def add(self, step: int, loss: Tensor, norm: Tensor) -> None:
+        self._unseen.append((step, torch.stack([loss, norm])))
+        if self._at_once:
+            self.check()
+
+    def check(self) -> None:
+        """DivergenceError naming the step if any loss or norm since the last look is NaN or infinite."""
+        for step, values in self._unseen:
+            loss, norm = values.tolist()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                what = f"the loss of step {step} is {loss}"
+                if math.isfinite(loss):
+                    what = f"the gradients of step {step} are not finite (norm {norm})"
+                files = self._checkpoints.files()
+                good = f"the last good checkpoint is {files[-1]}" if files else "no checkpoint was due before"
+                raise DivergenceError(
+                    f"{what}; {good}. Lower learning_rate, lengthen warmup_steps, or use --precision fp32"
+                )
+        self._unseen.clear()
+
+
+class _Stopwatch:
+    """Seconds of training: ``total``, and those of the ``interval`` since the last `lap`, pauses not counted."""
+
+    def __init__(self, total: float = 0.0, interval: float = 0.0) -> None:
+        self._total, self._interval = total, interval
+        self._since: float | None = None
+
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    @property
+    def _running(self) -> float:
+        return 0.0 if self._since is None else time.perf_counter() - self._since
+
+    @property
+    def total(self) -> float:
+        return self._total + self._running
+
+    @property
+    def interval(self) -> float:
+        return self._interval + self._running
+
+    def lap(self) -> float:
+        """The interval's seconds; the next one begins."""
+        seconds = self.interval
+        self._total, self._interval = self.total, 0.0
+        self.start()
+        return seconds
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """Not counting while the block runs."""
+        self._total, self._interval, self._since = self.total, self.interval, None
+        yield
+        self.start()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that was allocated on a GPU, or the largest resident size of this process; 0 if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,198 @@
+"""Every option of pretraining in one table.
+
+The fields below are the options of the command line and the keys of the TOML file, under the same names. Those that
+describe the network or ELECTRA's recipe bear the names of `ElectraConfig` and `PretrainingConfig`; left out, they have
+the values of the chosen size.
+"""
+
+# ruff: noqa: RUF009, since _option() is only a dataclass field with its help
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from electra_fast.data.manifest import Manifest
+from electra_fast.errors import ConfigError
+from electra_fast.models.config import ElectraConfig
+from electra_fast.models.fields import check_at_least, check_keys, check_types
+from electra_fast.models.pretraining_config import PretrainingConfig
+
+SIZES = ("small", "base", "large")
+PRECISIONS = ("auto", "fp32", "bf16")
+# What a resumed run may be given anew, because it does not change a single loss.
+CHANGEABLE = frozenset(
+    ("data", "output", "threads", "log_every", "eval_every", "eval_batches", "checkpoint_every", "keep", "tensorboard")
+)
+_NETWORK = frozenset(f.name for f in dataclasses.fields(ElectraConfig))
+_RECIPE = frozenset(f.name for f in dataclasses.fields(PretrainingConfig))
+_WARMUP_SHARE = 10
+
+
+def _option(panel: str, help: str, default: Any = None, flags: tuple[str, ...] = ()) -> Any:
+    """A field that is also an option: ``flags`` are further spellings on the command line."""
+    return dataclasses.field(default=default, metadata={"panel": panel, "help": help, "flags": flags})
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Options of a pretraining run; None means the value of the chosen size, or what the help says.
+
+    Raises:
+        ConfigError: an option is missing, ill-typed, out of range or at odds with another.
+    """
+
+    data: str | os.PathLike | None = _option("Run", "Directory that electra-fast prepare wrote.")
+    output: str | os.PathLike | None = _option("Run", "Directory for checkpoints, metrics and the trained model.")
+    model: str = _option("Run", "Size whose values the options below have unless given: small, base or large.", "small")
+    seed: int = _option("Run", "Of everything random: weights, order of examples, masks, samples, dropout.", 0)
+    precision: str = _option(
+        "Run", "fp32, bf16 (autocast, weights stay fp32), or auto: whichever a short measurement finds faster.", "auto"
+    )
+    device: str = _option("Run", "cpu, cuda, cuda:1, … or auto: a GPU if there is one.", "auto")
+    threads: int | None = _option("Run", "CPU threads. Default: torch's. Bit-equal results need an equal number.")
+    compile: bool = _option("Run", "Compile the model with torch.compile.", False)
+
+    total_steps: int | None = _option("Schedule", "Optimiser steps. Default: the size's.", flags=("--steps",))
+    max_time: str | float | None = _option(
+        "Schedule",
+        "Instead of steps, about how long to train (90, 5m, 1h30m); the speed is measured first.",
+    )
+    learning_rate: float | None = _option("Schedule", "Peak of lr · (1 - step/total)^power · min(1, step/warmup).")
+    warmup_steps: int | None = _option(
+        "Schedule", "Steps of warm-up. Default: the size's, but at most a tenth of all steps."
+    )
+    decay_power: float | None = _option("Schedule", "Power of the decay; 1 is linear.")
+    batch_size: int | None = _option("Schedule", "Sequences of sequence_length tokens in an optimiser step.")
+    accumulation: int = _option("Schedule", "Parts that a step's batch is processed in, to save memory.", 1)
+
+    adam_beta1: float | None = _option("Optimiser", "Decay of the mean of the gradients.")
+    adam_beta2: float | None = _option("Optimiser", "Decay of the mean of their squares.")
+    adam_epsilon: float | None = _option("Optimiser", "Added to the root of the latter.")
+    weight_decay: float | None = _option("Optimiser", "Decoupled, times the learning rate; not on biases, layer norms.")
+    clip_norm: float | None = _option("Optimiser", "Global norm that gradients are clipped to.")
+
+    sequence_length: int | None = _option("Objective", "Tokens of a full sequence. Default: the corpus's longest.")
+    mask_probability: float | None = _option("Objective", "Share of the tokens that the generator has to predict.")
+    replace_probability: float | None = _option("Objective", "Chance that such a token becomes [MASK], else it stays.")
+    google_exact: bool | None = _option("Objective", "Choose with replacement, as google-research/electra does.")
+    temperature: float | None = _option("Objective", "Of the softmax that replacements are sampled from.")
+    disallow_correct: bool | None = _option("Objective", "Never sample the original token.")
+    generator_weight: float | None = _option("Objective", "Weight of the generator's loss.")
+    discriminator_weight: float | None = _option("Objective", "Weight of the discriminator's loss (the paper's λ).")
+
+    embedding_size: int | None = _option("Network", "Width of the token embeddings.")
+    hidden_size: int | None = _option("Network", "Width of the discriminator.")
+    num_hidden_layers: int | None = _option("Network", "Layers of the discriminator.")
+    num_attention_heads: int | None = _option("Network", "Attention heads of the discriminator; they divide its width.")
+    intermediate_size: int | None = _option("Network", "Width of the feed-forward layers.")
+    max_position_embeddings: int | None = _option("Network", "Rows of the position table: the longest sequence.")
+    type_vocab_size: int | None = _option("Network", "Rows of the segment table; the corpus uses two.")
+    hidden_dropout_prob: float | None = _option("Network", "Dropout of embeddings and layers.")
+    attention_probs_dropout_prob: float | None = _option("Network", "Dropout of attention probabilities.")
+    initializer_range: float | None = _option("Network", "Standard deviation of the initial weights.")
+    layer_norm_eps: float | None = _option("Network", "Added to the variance in layer norms.")
+    generator_hidden_fraction: float | None = _option("Network", "Generator's width over the discriminator's.")
+    generator_layers_fraction: float | None = _option("Network", "Generator's layers over the discriminator's.")
+    uniform_generator: bool | None = _option("Network", "No generator: replacements are drawn uniformly.")
+
+    log_every: int = _option("Reports", "Steps between lines of metrics.jsonl.", 50)
+    eval_every: int = _option("Reports", "Steps between evaluations on the validation split; 0: only at the end.", 1000)
+    eval_batches: int = _option("Reports", "Batches of an evaluation, always the same ones.", 16)
+    checkpoint_every: int = _option("Reports", "Steps between checkpoints.", 1000)
+    keep: int = _option("Reports", "Newest checkpoints to keep.", 3)
+    tensorboard: bool = _option("Reports", "Write TensorBoard files, if it is installed.", True)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_at_least(self, 1, "accumulation", "total_steps", "threads", "log_every", "eval_batches")
+        check_at_least(self, 1, "checkpoint_every", "keep")
+        check_at_least(self, 0, "eval_every", "seed")
+        if self.seed >= 2**63:
+            raise ConfigError(f"seed must be below 2^63, got {self.seed}")
+        _check_choice("model", self.model, SIZES)
+        _check_choice("precision", self.precision, PRECISIONS)
+        if self.max_time is not None:
+            parse_duration(self.max_time)
+            if self.total_steps is not None:
+                raise ConfigError("total_steps and max_time exclude each other: give one of them")
+        for name in ("data", "output"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, os.path.abspath(os.fspath(value)))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> PretrainOptions:
+        """Options by name. ConfigError for an unknown name suggests the nearest known one."""
+        check_keys("electra-fast pretrain", values, (f.name for f in dataclasses.fields(cls)))
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values by name, options that were left out not included."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @property
+    def output_path(self) -> Path:
+        if self.output is None:
+            raise ConfigError("output is missing: name a directory for the run (--output)")
+        return Path(self.output)
+
+    @property
+    def data_path(self) -> Path:
+        if self.data is None:
+            raise ConfigError("data is missing: name the directory that electra-fast prepare wrote (--data)")
+        return Path(self.data)
+
+    def resolve(self, manifest: Manifest) -> ElectraConfig:
+        """The configuration that is trained: the size's values, the options given, and what the corpus decides.
+
+        Raises:
+            ConfigError: values that do not go together, or not with the corpus.
+        """
+        given = {k: v for k, v in self.to_dict().items() if k in _NETWORK or k in _RECIPE}
+        if manifest.max_length > given.setdefault("sequence_length", manifest.max_length):
+            raise ConfigError(
+                f"sequence_length must be at least {manifest.max_length}, the longest example of {self.data}, got "
+                f"{given['sequence_length']}: prepare the corpus with --max-length {given['sequence_length']}"
+            )
+        special = {f"{role}_token_id": manifest.special_tokens[role] for role in ("pad", "cls", "sep", "mask")}
+        config = getattr(ElectraConfig, self.model)(vocab_size=manifest.vocab_size, **special, **given)
+        recipe = config.pretraining
+        if self.warmup_steps is None:
+            shorter = min(recipe.warmup_steps, recipe.total_steps // _WARMUP_SHARE)
+            config = config.replace(warmup_steps=shorter)
+        if recipe.sequence_length > config.max_position_embeddings:
+            raise ConfigError(
+                f"sequences of {recipe.sequence_length} tokens are longer than the position table of "
+                f"{config.max_position_embeddings}: set max_position_embeddings to at least {recipe.sequence_length}, "
+                "or prepare the corpus with a smaller --max-length"
+            )
+        if recipe.batch_size % self.accumulation:
+            raise ConfigError(
+                f"accumulation must divide batch_size, got {self.accumulation} and batch_size {recipe.batch_size}"
+            )
+        config.check_pretraining()
+        return config
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}")
+
+
+_DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:(?P<s>\d+(?:\.\d+)?)s?)?")
+
+
+def parse_duration(value: str | float) -> float:
+    """Seconds of a duration such as 90, "90s", "5m" or "1h30m". ConfigError if it is none, or not positive."""
+    match = _DURATION.fullmatch(str(value).strip())
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
+    seconds = sum(float(match[unit]) * size for unit, size in units.items() if match[unit]) if match else 0.0
+    if seconds <= 0:
+        raise ConfigError(f"max_time must be a duration such as 90, 5m or 1h30m, got {value!r}")
+    return seconds

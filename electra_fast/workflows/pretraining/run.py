@@ -1,0 +1,106 @@
+"""The two ways into a pretraining run: beginning one, and resuming one from its newest checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import electra_fast
+from electra_fast.errors import CheckpointError, ConfigError
+
+from .build import choose_device, corpus_fingerprint, open_training_corpus, resolved
+from .calibrate import plan
+from .checkpoint import CheckpointDirectory
+from .config_file import read_config, write_config
+from .loop import CHECKPOINTS_NAME, PretrainResult, TrainingLoop
+from .options import CHANGEABLE, PretrainOptions
+
+CONFIG_NAME = "config.toml"
+
+
+def pretrain(options: PretrainOptions) -> PretrainResult:
+    """Begin a run in ``options.output``.
+
+    Writes config.toml, metrics.jsonl, checkpoints/, and at the end model/ (two Hugging Face directories), curves.png
+    and summary.json. SIGINT and SIGTERM save a checkpoint and return.
+
+    Raises:
+        ElectraError: the subclass says which of options, corpus or disk cannot be used.
+        DivergenceError: the loss or the gradients are not finite.
+    """
+    output = options.output_path
+    if (output / CONFIG_NAME).exists() or CheckpointDirectory(output / CHECKPOINTS_NAME).files():
+        raise ConfigError(f"{output} already holds a run: continue it with --resume, or choose another --output")
+    corpus = open_training_corpus(options.data_path)
+    config = options.resolve(corpus.manifest)
+    device = choose_device(options.device)
+    _use_threads(options.threads)
+    decided = plan(options, config, corpus, device)
+    options = dataclasses.replace(options, precision=decided.precision)
+    if decided.total_steps is not None:
+        options = dataclasses.replace(options, total_steps=decided.total_steps, max_time=None)
+    config = options.resolve(corpus.manifest)
+    options = resolved(options, config, device)
+    output.mkdir(parents=True, exist_ok=True)
+    write_config(output / CONFIG_NAME, options.to_dict(), _origin(decided.reasons))
+    return TrainingLoop(options, corpus, decided.reasons).train()
+
+
+def resume(output: str | Path, changes: Mapping[str, Any] | None = None) -> PretrainResult:
+    """Continue the run in ``output`` from its newest whole checkpoint, to the same losses to the last bit.
+
+    Args:
+        changes: options given anew; only those that change no loss may differ (`CHANGEABLE`), and ``device``.
+
+    Raises:
+        CheckpointError: there is no run, or no undamaged checkpoint, or it does not fit the corpus.
+        ConfigError: a change would change the losses.
+    """
+    output = Path(output)
+    directory = CheckpointDirectory(output / CHECKPOINTS_NAME)
+    saved, notes = directory.load_newest()
+    notes = [f"{note}; using the one before" for note in notes]
+    if saved is None and not (output / CONFIG_NAME).exists():
+        raise CheckpointError(f"there is no run to resume in {output}: leave out --resume to begin one")
+    before = read_config(output / CONFIG_NAME) if saved is None else saved["options"]
+    options = _changed(before, {**(changes or {}), "output": output})
+    corpus = open_training_corpus(options.data_path)
+    if saved is not None and saved["corpus"] != corpus_fingerprint(corpus):
+        raise CheckpointError(
+            f"{options.data} is not the corpus this run began with (its contents differ): give that one with --data"
+        )
+    if options.threads != before["threads"] or options.device != before["device"]:
+        notes.append(
+            f"the run began with {before['threads']} threads on {before['device']} and goes on with {options.threads} "
+            f"on {options.device}: losses will not be equal to the last bit"
+        )
+    _use_threads(options.threads)
+    notes.append("no checkpoint yet: beginning anew" if saved is None else f"continuing after step {saved['step']:,}")
+    return TrainingLoop(options, corpus, notes, saved).train()
+
+
+def _changed(before: Mapping[str, Any], changes: Mapping[str, Any]) -> PretrainOptions:
+    """The run's options with those changed that may be. ConfigError for any other difference."""
+    changed = PretrainOptions.from_mapping({**before, **changes})
+    for name, value in changed.to_dict().items():
+        if name in changes and name not in CHANGEABLE | {"device"} and value != before.get(name):
+            raise ConfigError(
+                f"{name} was {before.get(name)!r} when this run began and cannot become {value!r}: leave it out to "
+                "resume, or begin another run"
+            )
+    return changed
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _origin(reasons: list[str]) -> str:
+    versions = f"electra_fast {electra_fast.__version__}, torch {torch.__version__}, {platform.machine()}"
+    return "\n".join([f"Everything that this run of {versions} depends on. Repeat it with --config.", *reasons])
