@@ -51,10 +51,13 @@ class Job:
     _saved_pending: list[str] = field(default_factory=list)
     _saves: int = 0
 
-    def position_text(self) -> str:
-        """Where the job is, for people."""
-        documents = sum(split.documents for split in self.splits.values())
-        return f"{documents:,} documents, {sum(split.tokens for split in self.splits.values()):,} tokens"
+    @property
+    def documents(self) -> int:
+        return sum(split.documents for split in self.splits.values())
+
+    @property
+    def tokens(self) -> int:
+        return sum(split.tokens for split in self.splits.values())
 
     def add(self, result: UnitResult, position: Position, bytes_done: int) -> None:
         """Take in the result of the unit that ends at ``position``; a full shard is written and the state saved."""

@@ -102,7 +102,7 @@ class _Preparation:
             if state is not None:
                 job.load(state)
                 if job.saved_progress:
-                    self._note(f"going on after {job.position_text()}")
+                    self._note(f"going on after {job.documents:,} documents, {job.tokens:,} tokens")
             try:
                 return self._work(job)
             except BaseException:
@@ -198,7 +198,7 @@ class _Preparation:
 
         sample = thin_out(texts(), self.training.sample_characters)
         self._require_documents(documents)
-        self._progress("training", self.total_bytes, documents, 0)
+        self._progress("training", self.total_bytes, documents, 0, at_once=True)
         tokenizer = train_tokenizer(sample, self.training)
         if tokenizer.vocab_size < self.training.vocab_size:
             self._note(
@@ -259,14 +259,13 @@ class _Preparation:
             max_length=self.options.max_length,
             seed=self.options.seed,
         )
+        self._progress("tokenising", job.bytes_done, job.documents, job.tokens, at_once=True)
         with DeferredSignals() as signals:
             results = build_all(self._units(job.position), build, self._workers())
             with contextlib.closing(results):
                 for result, (position, bytes_done) in results:
                     job.add(result, position, bytes_done)
-                    counts = job.splits.values()
-                    documents = sum(split.documents for split in counts)
-                    self._progress("tokenising", bytes_done, documents, sum(split.tokens for split in counts))
+                    self._progress("tokenising", bytes_done, job.documents, job.tokens)
                     if signals.received is not None:
                         job.save()
                         break
@@ -295,15 +294,15 @@ class _Preparation:
             "validation_every": self.every,
             "validation_inputs": bool(self.validation.files),
             "shard_tokens": options.shard_tokens,
-            "tokenizer": self.given.hash if self.given else asdict(self.training),
+            **({"tokenizer": self.given.hash} if self.given else {"tokenizer": "trained", **asdict(self.training)}),
         }
 
     def _identity(self) -> dict[str, Any]:
         return {**self._manifest_options(), "inputs": content_hash([_stamps(self.train), _stamps(self.validation)])}
 
-    def _progress(self, stage: str, bytes_done: int, documents: int, tokens: int) -> None:
+    def _progress(self, stage: str, bytes_done: int, documents: int, tokens: int, *, at_once: bool = False) -> None:
         now = time.monotonic()
-        if now < self.last_report + _SECONDS_BETWEEN_REPORTS and stage != "training":
+        if now < self.last_report + _SECONDS_BETWEEN_REPORTS and not at_once:
             return
         self.last_report = now
         self.report(PrepareProgress(stage, bytes_done, self.total_bytes, documents, tokens))
