@@ -28,6 +28,7 @@ def discriminator_loss(
     op = "discriminator_loss"
     checks.check(op, "hidden", hidden, checks.FLOATS, (None, None))
     parameters, width = checks.parameter_dtypes(hidden), hidden.shape[1]
+    checks.check(op, "weight", weight, parameters)
     checks.check(op, "weight", weight, parameters, (width,) if weight.ndim == 1 else (1, width), hidden)
     checks.check(op, "bias", bias, parameters, (1,), hidden)
     checks.check(op, "labels", labels, checks.BOOL, hidden.shape[:1], hidden)
