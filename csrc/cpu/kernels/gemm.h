@@ -58,17 +58,17 @@ template <class O> struct MatrixA {
   int64_t row, step;
 };
 
-enum class Start { zero, add, row };   // C starts from 0, from itself, or from one value per row
+enum class Start { zero, add };   // C starts from 0 or from itself
 
 template <class O, int M, int N>
-static void multiply_tile(int64_t depth, MatrixA<O> a, const O* b, int64_t ldb, operand_acc<O>* c, int64_t ldc, Start start, const operand_acc<O>* row_values) {
+static void multiply_tile(int64_t depth, MatrixA<O> a, const O* b, int64_t ldb, operand_acc<O>* c, int64_t ldc, Start start) {
   using P = Operand<O>;
   using A = operand_acc<O>;
   vec<A> sum[M][N];
 #pragma GCC unroll 8
   for (int i = 0; i < M; ++i)
 #pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) sum[i][j] = start == Start::zero ? vec<A>{} : start == Start::add ? load_vector(c + i * ldc + j * lanes<A>) : splat(row_values[i]);
+    for (int j = 0; j < N; ++j) sum[i][j] = start == Start::add ? load_vector(c + i * ldc + j * lanes<A>) : vec<A>{};
   const O* pa = a.data;
   for (int64_t d = 0; d < depth; ++d) {
     typename P::vector bv[N];
@@ -90,28 +90,26 @@ static void multiply_tile(int64_t depth, MatrixA<O> a, const O* b, int64_t ldb, 
 }
 
 template <class O, int N, int M = tile_rows>
-static void multiply_rows(int64_t m, int64_t depth, MatrixA<O> a, const O* b, int64_t ldb, operand_acc<O>* c, int64_t ldc, Start start, const operand_acc<O>* row_values) {
+static void multiply_rows(int64_t m, int64_t depth, MatrixA<O> a, const O* b, int64_t ldb, operand_acc<O>* c, int64_t ldc, Start start) {
   for (; m >= M; m -= M) {
-    multiply_tile<O, M, N>(depth, a, b, ldb, c, ldc, start, row_values);
+    multiply_tile<O, M, N>(depth, a, b, ldb, c, ldc, start);
     a.data += M * a.row;
     c += M * ldc;
-    if (start == Start::row) row_values += M;
   }
   if constexpr (M > 1)
-    if (m > 0) multiply_rows<O, N, M - 1>(m, depth, a, b, ldb, c, ldc, start, row_values);
+    if (m > 0) multiply_rows<O, N, M - 1>(m, depth, a, b, ldb, c, ldc, start);
 }
 
-// n counts columns, a multiple of lanes<acc>. `row_values` [m] with Start::row.
+// n counts columns, a multiple of lanes<acc>.
 template <class O>
-static void multiply(int64_t m, int64_t n, int64_t depth, MatrixA<O> a, const O* b, int64_t ldb, operand_acc<O>* c, int64_t ldc, Start start = Start::zero,
-                     const operand_acc<O>* row_values = nullptr) {
+static void multiply(int64_t m, int64_t n, int64_t depth, MatrixA<O> a, const O* b, int64_t ldb, operand_acc<O>* c, int64_t ldc, Start start = Start::zero) {
   constexpr int W = lanes<operand_acc<O>>;
   for (int64_t left = n / W; left > 0;) {
     int64_t taken = tile_columns;
-    if (left >= tile_columns) multiply_rows<O, tile_columns>(m, depth, a, b, ldb, c, ldc, start, row_values);
-    else if (tile_columns > 3 && left == 3) multiply_rows<O, 3>(m, depth, a, b, ldb, c, ldc, start, row_values), taken = 3;
-    else if (tile_columns > 2 && left == 2) multiply_rows<O, 2>(m, depth, a, b, ldb, c, ldc, start, row_values), taken = 2;
-    else multiply_rows<O, 1>(m, depth, a, b, ldb, c, ldc, start, row_values), taken = 1;
+    if (left >= tile_columns) multiply_rows<O, tile_columns>(m, depth, a, b, ldb, c, ldc, start);
+    else if (tile_columns > 3 && left == 3) multiply_rows<O, 3>(m, depth, a, b, ldb, c, ldc, start), taken = 3;
+    else if (tile_columns > 2 && left == 2) multiply_rows<O, 2>(m, depth, a, b, ldb, c, ldc, start), taken = 2;
+    else multiply_rows<O, 1>(m, depth, a, b, ldb, c, ldc, start), taken = 1;
     left -= taken;
     b += taken * W;
     c += taken * W;
