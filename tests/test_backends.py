@@ -1,0 +1,196 @@
+"""The choice of backend: the table of reasons, forcing, and what is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+import electra_fast
+from electra_fast import ops, reference
+from electra_fast.ops import backend, native
+
+
+@pytest.fixture
+def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_warned", set())
+
+
+@pytest.fixture
+def _without_native(monkeypatch: pytest.MonkeyPatch, _nothing_told: None) -> None:
+    monkeypatch.setattr(native, "error", "electra_fast._C is not built")
+
+
+def test_table_names_every_op_and_backend() -> None:
+    table = electra_fast.backends()
+    assert tuple(table) == ops.OPS
+    assert len(ops.OPS) == 9
+    for reasons in table.values():
+        assert tuple(reasons) == ops.BACKENDS == ("native", "triton", "reference")
+        assert reasons["reference"] is None
+        assert reasons["triton"] == "triton kernels are not part of this version"
+
+
+def test_every_op_is_native_on_the_cpu() -> None:
+    if native.error is not None:
+        pytest.skip(native.error)
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        assert {op: reasons["native"] for op, reasons in ops.backends("cpu", dtype).items()} == dict.fromkeys(ops.OPS)
+
+
+def test_reasons_of_the_native_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "error", None)
+    monkeypatch.setattr(native, "_devices", {"gelu": frozenset({"cpu"})})
+    assert ops.backends("cuda")["gelu"]["native"] == "the native library has no kernel of gelu for device cuda"
+    assert ops.backends("cpu")["adam"]["native"] == "the native library has no kernel of adam"
+    assert ops.backends("cpu", torch.float16)["gelu"]["native"] == (
+        "native kernels take float32, bfloat16 and float64, not float16"
+    )
+    assert ops.backends("cpu", torch.int64)["gelu"]["native"] is None
+
+
+@pytest.mark.usefixtures("_without_native")
+def test_a_missing_library_is_the_reason() -> None:
+    assert all(reasons["native"] == "electra_fast._C is not built" for reasons in ops.backends().values())
+    x = torch.randn(5)
+    with pytest.warns(
+        UserWarning, match=r"gelu runs in plain PyTorch on cpu, slowly \(native: .* is not built; triton: "
+    ):
+        y = ops.gelu(x)
+    assert torch.equal(y, reference.gelu(x, None))
+    with pytest.raises(RuntimeError, match="use_backend: native cannot run attention: electra_fast._C is not built"):
+        with ops.use_backend("native"):
+            pass
+
+
+@pytest.mark.usefixtures("_without_native")
+def test_told_once_for_each_cause() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            ops.gelu(torch.randn(5))
+            ops.layer_norm(torch.randn(2, 5), torch.ones(5), torch.zeros(5))
+    assert len(told) == 1
+
+
+@pytest.mark.usefixtures("_nothing_told")
+def test_a_forced_reference_is_not_told() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with ops.use_backend("reference"):
+            ops.gelu(torch.randn(5))
+
+
+def test_float16_runs_in_the_reference() -> None:
+    x = torch.randn(5, dtype=torch.float16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert torch.equal(ops.gelu(x), reference.gelu(x, None))
+
+
+def test_use_backend_forces_and_restores() -> None:
+    calls = []
+
+    def spy(x, bias):
+        calls.append(x)
+        return x
+
+    device = torch.device("cpu")
+    before = backend.choose("gelu", device, torch.float32)
+    with ops.use_backend("reference"):
+        assert {backend.choose(op, device, torch.float32) for op in ops.OPS} == {"reference"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(backend._TABLE["reference"].implementations, "gelu", spy)
+            ops.gelu(torch.ones(2))
+    assert len(calls) == 1
+    assert backend.choose("gelu", device, torch.float32) == before
+
+
+def test_use_backend_for_some_ops_and_nested() -> None:
+    device, free = torch.device("cpu"), backend.choose("gelu", torch.device("cpu"), torch.float32)
+    with ops.use_backend("reference", ops=["attention"]):
+        assert backend.choose("attention", device, torch.float32) == "reference"
+        assert backend.choose("gelu", device, torch.float32) == free
+        with ops.use_backend("reference", ops=["gelu"]):
+            assert backend.choose("gelu", device, torch.float32) == "reference"
+            assert backend.choose("attention", device, torch.float32) == "reference"
+        assert backend.choose("gelu", device, torch.float32) == free
+        assert backend.choose("attention", device, torch.float32) == "reference"
+
+
+def test_use_backend_restores_after_an_error() -> None:
+    free = backend.choose("gelu", torch.device("cpu"), torch.float32)
+    with pytest.raises(KeyError), ops.use_backend("reference"):
+        raise KeyError
+    assert backend.choose("gelu", torch.device("cpu"), torch.float32) == free
+
+
+def test_use_backend_recompiles() -> None:
+    """A compiled function follows the choice made outside of it."""
+    if native.error is not None:
+        pytest.skip(native.error)
+    torch._dynamo.reset()
+    graphs = []
+
+    def record(graph: torch.fx.GraphModule, _) -> torch.fx.GraphModule:
+        graphs.append(any("electra_fast" in str(node.target) for node in graph.graph.nodes))
+        return graph
+
+    compiled, x = torch.compile(lambda x: ops.gelu(x), fullgraph=True, backend=record), torch.randn(5)
+    compiled(x)
+    with ops.use_backend("reference"):
+        compiled(x)
+    compiled(x)
+    assert graphs == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "error", "message"),
+    [
+        ("cuda", None, ValueError, "use_backend: name must be one of native, triton, reference, got 'cuda'"),
+        ("reference", ["gelu", "softmax"], ValueError, r"use_backend: ops must be among attention, .*, got 'softmax'"),
+        ("triton", None, RuntimeError, "use_backend: triton cannot run attention: triton kernels are not part of"),
+    ],
+)
+def test_use_backend_errors(name, chosen, error, message) -> None:
+    with pytest.raises(error, match=message), ops.use_backend(name, ops=chosen):
+        pass
+
+
+def test_forced_on_tensors_it_does_not_serve() -> None:
+    if native.error is not None:
+        pytest.skip(native.error)
+    with ops.use_backend("native", ops=["gelu"]):
+        with pytest.raises(RuntimeError, match=r"gelu: backend native was asked for and cannot run: .* not float16"):
+            ops.gelu(torch.ones(3, dtype=torch.float16))
+
+
+def test_library_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    broken = tmp_path / "_C.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: type("Spec", (), {"origin": str(broken)}))
+    reason = native._load("_C")
+    assert reason.startswith(f"{broken} could not be loaded: ")
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: None)
+    assert native._load("_C").startswith("electra_fast._C is not built: ")
+
+
+def test_import_without_the_library() -> None:
+    """The whole package of ops imports and runs where the library is missing; no fake is registered for absent ops."""
+    script = """
+import importlib.util, warnings
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "electra_fast._C" else find(name, package)
+warnings.simplefilter("ignore")
+import torch
+from electra_fast import ops
+assert ops.backends()["gelu"]["native"].startswith("electra_fast._C is not built"), ops.backends()["gelu"]
+x = torch.randn(4, requires_grad=True)
+ops.gelu(x).sum().backward()
+print(x.grad.shape[0])
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "4"
