@@ -61,7 +61,7 @@ def test_a_missing_library_is_the_reason() -> None:
     ):
         y = ops.gelu(x)
     assert torch.equal(y, reference.gelu(x, None))
-    with pytest.raises(RuntimeError, match="use_backend: native cannot run attention: electra_fast._C is not built"):
+    with pytest.raises(RuntimeError, match=r"use_backend: native cannot run attention: electra_fast._C is not built"):
         with ops.use_backend("native"):
             pass
 
