@@ -7,6 +7,7 @@ has its number beforehand: merges are then chosen by count and, on a tie, by tho
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from tokenizers import trainers
 from electra_fast.data.tokenizer import SPECIAL_TOKENS, Tokenizer, wordpiece
 from electra_fast.errors import ConfigError, CorpusError
 
+# The tokenizer takes a word of more than 100 characters for unknown, and the trainer is slow on them. Chinese characters
+# are words of their own.
+_ENDLESS_WORD = re.compile(r"[^\W_\u2e80-\u2fdf\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]{101,}")
 _SMALLEST_VOCABULARY = 64
 _CODE_POINTS = 0x110000
 
@@ -104,7 +108,7 @@ def thin_out(texts: Iterable[str], limit: int) -> list[str]:
 
 def _lines(texts: Iterable[str]) -> Iterator[list[str]]:
     for text in texts:
-        yield [line for line in text.split("\n") if line]
+        yield [_ENDLESS_WORD.sub(" ", line) for line in text.split("\n") if line]
 
 
 def _alphabet(texts: Sequence[str], backend: tokenizers.Tokenizer, options: TokenizerOptions) -> list[str]:
