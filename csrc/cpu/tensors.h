@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -86,6 +87,32 @@ inline Tensor parameter_row(const Tensor& t, DType activation, const char* op, c
 
 inline std::optional<Tensor> parameter_row(const std::optional<Tensor>& t, DType activation, const char* op, const char* argument) {
   return t ? std::optional<Tensor>(parameter_row(*t, activation, op, argument)) : std::nullopt;
+}
+
+// cu_seqlens of sequences packed into `total` rows: dense int32 [B+1], from 0, never falling, ending at or below total.
+inline Tensor checked_cu_seqlens(const Tensor& t_, int64_t total, const char* op, const char* argument) {
+  ELECTRA_CHECK(t_.scalar_type() == ScalarType::Int && t_.dim() == 1 && t_.size(0) >= 1, op, ": ", argument, " must be int32 of shape [B+1], got ", shape_string(t_));
+  const Tensor t = dense(t_);
+  const int32_t* c = static_cast<const int32_t*>(t.const_data_ptr());
+  const int64_t last = t.size(0) - 1;
+  bool rises = c[0] == 0 && c[last] <= total;
+  for (int64_t b = 0; b < last; ++b) rises &= c[b] <= c[b + 1];
+  ELECTRA_CHECK(rises, op, ": ", argument, " must start at 0, never fall and end at or below ", total, " tokens; it starts at ", c[0], " and ends at ", c[last]);
+  return t;
+}
+
+// The value of a tensor of one element.
+inline double scalar_value(const Tensor& t, const char* op, const char* argument) {
+  ELECTRA_CHECK(t.numel() == 1, op, ": ", argument, " must have one element, got ", t.numel());
+  switch (dtype_of(t, op, argument)) {
+    case DType::f32: return *static_cast<const float*>(t.const_data_ptr());
+    case DType::f64: return *static_cast<const double*>(t.const_data_ptr());
+    default: break;
+  }
+  const uint32_t bits = uint32_t(*static_cast<const uint16_t*>(t.const_data_ptr())) << 16;
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
 }
 
 // Rows of an element-wise or row-wise op that make a task worth a thread's while.
