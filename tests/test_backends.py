@@ -38,7 +38,10 @@ def test_every_op_is_native_on_the_cpu() -> None:
     if native.error is not None:
         pytest.skip(native.error)
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        assert {op: reasons["native"] for op, reasons in ops.backends("cpu", dtype).items()} == dict.fromkeys(ops.OPS)
+        reasons = {op: reasons["native"] for op, reasons in ops.backends("cpu", dtype).items()}
+        if dtype == torch.bfloat16:
+            assert reasons.pop("adam") == "native adam takes parameters and averages of one dtype, float32 or float64"
+        assert not any(reasons.values()), reasons
 
 
 def test_reasons_of_the_native_library(monkeypatch: pytest.MonkeyPatch) -> None:

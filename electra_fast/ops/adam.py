@@ -28,8 +28,9 @@ def adam_(
     Adam without bias correction, eps outside the root, decay decoupled and times the learning rate.
 
     Args:
-        params, grads, exp_avg, exp_avg_sq: lists of contiguous tensors, the same shapes; a gradient has its parameter's
-            dtype, the averages that dtype or float32. Parameters and averages are updated in place.
+        params, grads, exp_avg, exp_avg_sq: lists of tensors, the same shapes, all but the gradients contiguous; a
+            gradient has its parameter's dtype, the averages that dtype or float32. Parameters and averages are updated
+            in place.
         weight_decay: one number per parameter.
         learning_rate, grad_scale (``c``, the clipping factor): tensors ``[]``, float32 or float64, so that neither is
             read back by the host.
@@ -58,12 +59,15 @@ def adam_(
                 raise ValueError(f"{op}: {name}[{index}] must be contiguous, got strides {x.stride()}")
     for name, x in (("learning_rate", learning_rate), ("grad_scale", grad_scale)):
         checks.check(op, name, x, (torch.float32, torch.float64), (), first)
+    updated = (*params, *exp_avg, *exp_avg_sq)
     args = (
-        list(params), list(grads), list(exp_avg), list(exp_avg_sq), list(weight_decay), learning_rate, grad_scale,
-        beta1, beta2, eps,
+        list(params), [g.contiguous() for g in grads], list(exp_avg), list(exp_avg_sq), list(weight_decay),
+        learning_rate, grad_scale, beta1, beta2, eps,
     )  # fmt: skip
     with torch.no_grad():
-        backend.run(op, args, first.device, *dict.fromkeys(p.dtype for p in params))
+        backend.run(op, args, first.device, *dict.fromkeys(x.dtype for x in updated))
+    if not torch.compiler.is_compiling():  # a compiled graph makes it known by itself
+        torch.autograd.graph.increment_version(updated)
 
 
 def _fake(params, grads, exp_avg, exp_avg_sq, weight_decay, learning_rate, grad_scale, beta1, beta2, eps) -> None:

@@ -13,6 +13,7 @@ import torch
 NAMESPACE = "electra_fast"
 _KEYS = {"cpu": "CPU", "cuda": "CUDA"}  # device type -> dispatch key
 _DTYPES = (torch.float32, torch.bfloat16, torch.float64)
+_ADAM_DTYPES = (torch.float32, torch.float64)  # of parameters and averages, all the same
 
 
 def _load(library: str) -> str | None:
@@ -68,9 +69,11 @@ def missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str
     devices = _devices.get(op, ())
     if not devices or (device is not None and device not in devices):
         return f"the native library has no kernel of {op}" + (f" for device {device}" if devices else "")
-    for dtype in dtypes:
-        if dtype.is_floating_point and dtype not in _DTYPES:
-            return f"native kernels take float32, bfloat16 and float64, not {str(dtype).removeprefix('torch.')}"
+    wrong = [dtype for dtype in dtypes if dtype.is_floating_point and dtype not in _DTYPES]
+    if op == "adam" and (len(set(dtypes)) > 1 or not set(dtypes).issubset(_ADAM_DTYPES)):
+        return "native adam takes parameters and averages of one dtype, float32 or float64"
+    if wrong:
+        return f"native kernels take float32, bfloat16 and float64, not {str(wrong[0]).removeprefix('torch.')}"
     return None
 
 

@@ -95,8 +95,9 @@ def test_zero_rate_still_updates_the_averages(backend) -> None:
 
 
 @pytest.mark.parametrize("average", [torch.float32, torch.bfloat16])
-def test_bfloat16_parameters(backend, average) -> None:
-    """One step, each stored number rounded once."""
+@pytest.mark.filterwarnings("ignore:adam runs in plain PyTorch")
+def test_bfloat16_parameters(average) -> None:
+    """One step in the reference (native takes no bfloat16), each stored number rounded once."""
     state = State(torch.bfloat16, average)
     expected = state.clone(torch.float64)
     step(state)
@@ -115,6 +116,17 @@ def test_parameters_that_require_grad(backend) -> None:
     assert all(torch.equal(a, b) for a, b in zip(leaves, expected.params, strict=True))
     assert all(p.is_leaf and p.requires_grad for p in leaves)
     assert all(p._version > v for p, v in zip(leaves, versions, strict=True)), "autograd must see the change"
+
+
+def test_gradients_of_any_strides(backend) -> None:
+    state = State()
+    expected = state.clone()
+    state.grads[2] = state.grads[2].t().contiguous().t()
+    state.grads[1] = torch.ones(1).expand(3, 5)
+    expected.grads[1] = torch.ones(3, 5)
+    step(state)
+    step(expected)
+    assert_close(state, expected, 0.0)
 
 
 def test_no_parameters(backend) -> None:
