@@ -46,7 +46,7 @@ class ReadOptions:
                 raise ConfigError(f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         try:
             codecs.getincrementaldecoder(self.encoding)
-            b"".decode(self.encoding)  # a codec that is no text encoding fails here
+            b"x".decode(self.encoding, "replace")  # a codec that is no text encoding fails here
         except LookupError:
             raise ConfigError(
                 f"encoding: expected a text encoding like utf-8, latin-1 or cp1252, got {self.encoding!r}"
@@ -225,10 +225,10 @@ class DocumentReader:
 
 def _undecodable(source: Source, encoding: str, offset: int, error: UnicodeDecodeError) -> CorpusError:
     unpacked = " of the unpacked text" if source.compression else ""
-    other = " if the text is in another encoding name it with --encoding," if source.format == "text" else ""
+    other = "if the text is in another encoding name it with --encoding, or " if source.format == "text" else ""
     return CorpusError(
         f"{source.path}: byte 0x{error.object[error.start]:02x} at offset {offset + error.start}{unpacked} is not "
-        f"{encoding};{other} or use --errors replace to go on"
+        f"{encoding}; {other}use --errors replace to go on"
     )
 
 
