@@ -140,7 +140,7 @@ def test_one_in_ten_has_one_segment_and_one_in_twenty_is_short():
 
 def test_short_targets_are_uniform_from_5_to_the_length():
     into = BuiltExamples()
-    builder = ExampleBuilder(max_length=24, cls_id=CLS, sep_id=SEP, overflow="truncate")
+    builder = ExampleBuilder(max_length=24, cls_id=CLS, sep_id=SEP, overflow="truncate", seed=1)
     builder.build(0, 0, [[5]] * 300_000, into)
     # One-token sentences: the tokens of an example are its target, cut to what fits.
     counts = {}
