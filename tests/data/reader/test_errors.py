@@ -45,9 +45,11 @@ DAMAGE: list[tuple[str, Callable[[Path], None], str]] = [
     ("width", lambda p: put(p, 12, b"\3"), "3 bytes per token, expected 2 or 4"),
     ("examples", lambda p: put(p, 16, struct.pack("<Q", 2**61)), "truncated or damaged"),
     ("tokens", lambda p: put(p, 24, struct.pack("<Q", 2**63)), "truncated or damaged"),
+    ("overflow", lambda p: put(p, 16, struct.pack("<QQ", 2**62, 35)), "truncated or damaged"),  # 12n = 0 modulo 2^64
     ("first offset", lambda p: put(p, 64, b"\1"), "its offsets do not span its 17 tokens"),
     ("last offset", lambda p: put(p, 88, b"\1"), "its offsets do not span its 17 tokens"),
     ("descending", lambda p: put(p, 72, b"\x0c"), "example 1 reaches from token 12 to 9"),
+    ("empty example", lambda p: put(p, 72, b"\x09"), "example 1 reaches from token 9 to 9"),
     ("outside", lambda p: put(p, 79, b"\xff"), "example 0 reaches from token 0 to 18374686479671623685"),
     ("segment", lambda p: put(p, 100, b"\x05"), "the first segment of example 1 has 5 tokens, the example 4"),
 ]
