@@ -1,9 +1,28 @@
-"""Pretraining: ELECTRA's replaced-token detection on a prepared corpus, from the first step to a Hugging Face model."""
+"""Pretraining: ELECTRA's replaced-token detection on a prepared corpus, from the first step to a Hugging Face model.
 
-from .evaluate import Evaluation
-from .loop import PretrainResult
-from .options import PretrainOptions
-from .run import pretrain, resume
-from .show import ReplacedTokens, find_replaced
+Names are loaded when first used.
+"""
 
-__all__ = ["Evaluation", "PretrainOptions", "PretrainResult", "ReplacedTokens", "find_replaced", "pretrain", "resume"]
+from importlib import import_module
+
+_EXPORTS = {
+    "Evaluation": "evaluate",
+    "PretrainOptions": "options",
+    "PretrainResult": "loop",
+    "ReplacedTokens": "show",
+    "find_replaced": "show",
+    "pretrain": "run",
+    "resume": "run",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

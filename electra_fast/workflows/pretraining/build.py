@@ -13,7 +13,7 @@ from electra_fast.data.batches import PackedBatches
 from electra_fast.data.manifest import Corpus, Manifest, content_hash, open_corpus
 from electra_fast.data.tokenizer import Tokenizer
 from electra_fast.errors import CheckpointError, ConfigError, CorpusError
-from electra_fast.models import ElectraConfig, ElectraPretrainingPair
+from electra_fast.models import ElectraConfig, ElectraPretrainingPair, PretrainingConfig
 from electra_fast.optim import ElectraAdam, parameter_groups
 
 from .metrics import RunningMetrics
@@ -21,6 +21,9 @@ from .options import PretrainOptions
 from .step import TrainingState
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
+_NETWORK = frozenset(f.name for f in dataclasses.fields(ElectraConfig))
+_RECIPE = frozenset(f.name for f in dataclasses.fields(PretrainingConfig))
+_WARMUP_SHARE = 10  # of the steps, at most, are warm-up unless it is given
 
 
 def open_training_corpus(directory: Path) -> Corpus:
@@ -38,6 +41,38 @@ def corpus_fingerprint(corpus: Corpus) -> str:
     splits = corpus.manifest.splits.items()
     checksums = {name: [shard.crc32 for shard in split.shards] for name, split in splits}
     return content_hash({"options": corpus.manifest.options_hash, "shards": checksums})
+
+
+def resolve(options: PretrainOptions, manifest: Manifest) -> ElectraConfig:
+    """The configuration that is trained: the size's values, the options given, and what the corpus decides.
+
+    Raises:
+        ConfigError: values that do not go together, or not with the corpus.
+    """
+    given = {k: v for k, v in options.to_dict().items() if k in _NETWORK or k in _RECIPE}
+    longest = manifest.max_length
+    length = given.setdefault("sequence_length", longest)
+    if longest > length:
+        raise ConfigError(
+            f"sequence_length must be at least {longest}, the longest example of {options.data}, got {length}: leave "
+            f"it out, or prepare the corpus with --max-length {length}"
+        )
+    special = {f"{role}_token_id": manifest.special_tokens[role] for role in ("pad", "cls", "sep", "mask")}
+    config = getattr(ElectraConfig, options.model)(vocab_size=manifest.vocab_size, **special, **given)
+    recipe = config.pretraining
+    if options.warmup_steps is None:
+        config = config.replace(warmup_steps=min(recipe.warmup_steps, recipe.total_steps // _WARMUP_SHARE))
+    if length > config.max_position_embeddings:
+        raise ConfigError(
+            f"sequences of {length} tokens are longer than the position table of {config.max_position_embeddings}: set "
+            f"max_position_embeddings to at least {length}, or prepare the corpus with a smaller --max-length"
+        )
+    if recipe.batch_size % options.accumulation:
+        raise ConfigError(
+            f"accumulation must divide batch_size, got {options.accumulation} and batch_size {recipe.batch_size}"
+        )
+    config.check_pretraining()
+    return config
 
 
 def choose_device(name: str) -> torch.device:

@@ -110,6 +110,6 @@ def verdict(figures: dict[str, Any]) -> str:
     if auc > _ABOVE_CHANCE:
         return f"The discriminator is beginning to learn: {known}. Fakes rank above originals, not surely enough yet."
     return (
-        f"The discriminator is not learning yet: {known}. That is usual for the first hundreds of steps. If "
-        "it stays so, train longer, mask more (mask_probability) or use a smaller generator (generator_hidden_fraction)."
+        f"The discriminator is not learning yet: {known}. That is usual for the first hundreds of steps. "
+        "If not, train longer, mask more (mask_probability) or use a smaller generator (generator_hidden_fraction)."
     )

@@ -43,6 +43,6 @@ def finish(
     }
     write_text(output / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
     where = "held-out text" if "validation" in last else "training text (there is none held out)"
-    say(f"{state.step:,} steps in {clock(seconds)}, {parameters / 1e6:.1f}M parameters. On {where}:")
+    say(f"{state.step:,} steps in {clock(seconds)}, {parameters:,} parameters. On {where}:")
     say(verdict(figures))
     say(f"The networks are in {output / MODEL_NAME}, as Hugging Face directories.")

@@ -18,7 +18,7 @@ from torch import Tensor
 from electra_fast.data.manifest import Corpus
 from electra_fast.errors import DivergenceError
 
-from .build import AUTOCAST, batch_tokens, build, corpus_fingerprint, load_state_dict, state_dict
+from .build import AUTOCAST, batch_tokens, build, corpus_fingerprint, load_state_dict, resolve, state_dict
 from .checkpoint import CheckpointDirectory
 from .display import Display
 from .evaluate import Evaluation
@@ -67,7 +67,7 @@ class TrainingLoop:
         self.output = options.output_path
         self.corpus = corpus
         self.notes = notes
-        config = options.resolve(corpus.manifest)
+        config = resolve(options, corpus.manifest)
         self.state = build(options, config, corpus, torch.device(options.device))
         self.checkpoints = CheckpointDirectory(self.output / CHECKPOINTS_NAME, options.keep)
         self.evaluation = Evaluation(corpus, batch_tokens(config, options.accumulation), options.eval_batches)
@@ -149,7 +149,7 @@ class TrainingLoop:
                 "options": self.options.to_dict(),
                 "corpus": corpus_fingerprint(self.corpus),
                 "seconds": {"total": self.stopwatch.total, "interval": self.stopwatch.interval},
-                "torch": torch.__version__,
+                "torch": str(torch.__version__),
             }
             self.checkpoints.save(self.state.step, contents)
         self.saved_step = self.state.step

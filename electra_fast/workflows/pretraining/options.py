@@ -2,7 +2,7 @@
 
 The fields below are the options of the command line and the keys of the TOML file, under the same names. Those that
 describe the network or ELECTRA's recipe bear the names of `ElectraConfig` and `PretrainingConfig`; left out, they have
-the values of the chosen size.
+the values of the chosen size. Importing this table does not import torch, so that the command line's help is quick.
 """
 
 # ruff: noqa: RUF009, since _option() is only a dataclass field with its help
@@ -17,26 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from electra_fast.data.manifest import Manifest
 from electra_fast.errors import ConfigError
-from electra_fast.models.config import ElectraConfig
-from electra_fast.models.fields import check_at_least, check_keys, check_types
-from electra_fast.models.pretraining_config import PretrainingConfig
 
-SIZES = ("small", "base", "large")
-PRECISIONS = ("auto", "fp32", "bf16")
 # What a resumed run may be given anew, because it does not change a single loss.
 CHANGEABLE = frozenset(
     ("data", "output", "threads", "log_every", "eval_every", "eval_batches", "checkpoint_every", "keep", "tensorboard")
 )
-_NETWORK = frozenset(f.name for f in dataclasses.fields(ElectraConfig))
-_RECIPE = frozenset(f.name for f in dataclasses.fields(PretrainingConfig))
-_WARMUP_SHARE = 10
 
 
-def _option(panel: str, help: str, default: Any = None, flags: tuple[str, ...] = ()) -> Any:
+def _option(
+    panel: str, help: str, default: Any = None, *, flags: tuple[str, ...] = (), choices: tuple[str, ...] = ()
+) -> Any:
     """A field that is also an option: ``flags`` are further spellings on the command line."""
-    return dataclasses.field(default=default, metadata={"panel": panel, "help": help, "flags": flags})
+    metadata = {"panel": panel, "help": help, "flags": flags, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -49,10 +43,15 @@ class PretrainOptions:
 
     data: str | os.PathLike | None = _option("Run", "Directory that electra-fast prepare wrote.")
     output: str | os.PathLike | None = _option("Run", "Directory for checkpoints, metrics and the trained model.")
-    model: str = _option("Run", "Size whose values the options below have unless given: small, base or large.", "small")
+    model: str = _option(
+        "Run", "Size whose values the options below have unless given.", "small", choices=("small", "base", "large")
+    )
     seed: int = _option("Run", "Of everything random: weights, order of examples, masks, samples, dropout.", 0)
     precision: str = _option(
-        "Run", "fp32, bf16 (autocast, weights stay fp32), or auto: whichever a short measurement finds faster.", "auto"
+        "Run",
+        "bf16 is autocast, the weights stay fp32; auto is whichever a short measurement finds faster.",
+        "auto",
+        choices=("auto", "fp32", "bf16"),
     )
     device: str = _option("Run", "cpu, cuda, cuda:1, … or auto: a GPU if there is one.", "auto")
     threads: int | None = _option("Run", "CPU threads. Default: torch's. Bit-equal results need an equal number.")
@@ -109,14 +108,16 @@ class PretrainOptions:
     tensorboard: bool = _option("Reports", "Write TensorBoard files, if it is installed.", True)
 
     def __post_init__(self) -> None:
+        from electra_fast.models.fields import check_at_least, check_types
+
         check_types(self)
         check_at_least(self, 1, "accumulation", "total_steps", "threads", "log_every", "eval_batches")
         check_at_least(self, 1, "checkpoint_every", "keep")
         check_at_least(self, 0, "eval_every", "seed")
         if self.seed >= 2**63:
             raise ConfigError(f"seed must be below 2^63, got {self.seed}")
-        _check_choice("model", self.model, SIZES)
-        _check_choice("precision", self.precision, PRECISIONS)
+        for field in dataclasses.fields(self):
+            _check_choice(field.name, getattr(self, field.name), field.metadata["choices"])
         if self.max_time is not None:
             parse_duration(self.max_time)
             if self.total_steps is not None:
@@ -129,6 +130,8 @@ class PretrainOptions:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> PretrainOptions:
         """Options by name. ConfigError for an unknown name suggests the nearest known one."""
+        from electra_fast.models.fields import check_keys
+
         check_keys("electra-fast pretrain", values, (f.name for f in dataclasses.fields(cls)))
         return cls(**values)
 
@@ -148,40 +151,9 @@ class PretrainOptions:
             raise ConfigError("data is missing: name the directory that electra-fast prepare wrote (--data)")
         return Path(self.data)
 
-    def resolve(self, manifest: Manifest) -> ElectraConfig:
-        """The configuration that is trained: the size's values, the options given, and what the corpus decides.
 
-        Raises:
-            ConfigError: values that do not go together, or not with the corpus.
-        """
-        given = {k: v for k, v in self.to_dict().items() if k in _NETWORK or k in _RECIPE}
-        if manifest.max_length > given.setdefault("sequence_length", manifest.max_length):
-            raise ConfigError(
-                f"sequence_length must be at least {manifest.max_length}, the longest example of {self.data}, got "
-                f"{given['sequence_length']}: prepare the corpus with --max-length {given['sequence_length']}"
-            )
-        special = {f"{role}_token_id": manifest.special_tokens[role] for role in ("pad", "cls", "sep", "mask")}
-        config = getattr(ElectraConfig, self.model)(vocab_size=manifest.vocab_size, **special, **given)
-        recipe = config.pretraining
-        if self.warmup_steps is None:
-            shorter = min(recipe.warmup_steps, recipe.total_steps // _WARMUP_SHARE)
-            config = config.replace(warmup_steps=shorter)
-        if recipe.sequence_length > config.max_position_embeddings:
-            raise ConfigError(
-                f"sequences of {recipe.sequence_length} tokens are longer than the position table of "
-                f"{config.max_position_embeddings}: set max_position_embeddings to at least {recipe.sequence_length}, "
-                "or prepare the corpus with a smaller --max-length"
-            )
-        if recipe.batch_size % self.accumulation:
-            raise ConfigError(
-                f"accumulation must divide batch_size, got {self.accumulation} and batch_size {recipe.batch_size}"
-            )
-        config.check_pretraining()
-        return config
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if choices and value not in choices:
         raise ConfigError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}")
 
 

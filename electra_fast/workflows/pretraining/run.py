@@ -13,7 +13,7 @@ import torch
 import electra_fast
 from electra_fast.errors import CheckpointError, ConfigError
 
-from .build import choose_device, corpus_fingerprint, open_training_corpus, resolved
+from .build import choose_device, corpus_fingerprint, open_training_corpus, resolve, resolved
 from .calibrate import plan
 from .checkpoint import CheckpointDirectory
 from .config_file import read_config, write_config
@@ -37,14 +37,14 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
     if (output / CONFIG_NAME).exists() or CheckpointDirectory(output / CHECKPOINTS_NAME).files():
         raise ConfigError(f"{output} already holds a run: continue it with --resume, or choose another --output")
     corpus = open_training_corpus(options.data_path)
-    config = options.resolve(corpus.manifest)
+    config = resolve(options, corpus.manifest)
     device = choose_device(options.device)
     _use_threads(options.threads)
     decided = plan(options, config, corpus, device)
     options = dataclasses.replace(options, precision=decided.precision)
     if decided.total_steps is not None:
         options = dataclasses.replace(options, total_steps=decided.total_steps, max_time=None)
-    config = options.resolve(corpus.manifest)
+    config = resolve(options, corpus.manifest)
     options = resolved(options, config, device)
     output.mkdir(parents=True, exist_ok=True)
     write_config(output / CONFIG_NAME, options.to_dict(), _origin(decided.reasons))
