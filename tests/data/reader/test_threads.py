@@ -145,7 +145,7 @@ if child == 0:
             os._exit(3)
     batches.close()
     paths = batches._paths
-    del batches
+    del forbidden, batches   # the last references: the reader's destructor runs here
     own = PackedBatches(paths, tokens=64, pad_id=0)
     next(own)
     del own
