@@ -9,6 +9,8 @@ from torch import Tensor
 
 from . import backend, checks, native
 
+_ANY_LENGTH = 2**31 - 1
+
 
 def attention(
     q: Tensor,
@@ -55,8 +57,8 @@ def attention(
         cu_seqlens_k = cu_seqlens_q
     checks.check(op, "cu_seqlens_k", cu_seqlens_k, checks.INT32, cu_seqlens_q.shape, q)
     q, k, v = (_rows_contiguous(x if cast is None else x.to(cast)) for x in (q, k, v))
-    max_seqlen_q = q.shape[0] if max_seqlen_q is None else max_seqlen_q
-    max_seqlen_k = k.shape[0] if max_seqlen_k is None else max_seqlen_k
+    max_seqlen_q = _bound(q) if max_seqlen_q is None else max_seqlen_q
+    max_seqlen_k = _bound(k) if max_seqlen_k is None else max_seqlen_k
     if max_seqlen_q < 0 or max_seqlen_k < 0:
         raise ValueError(f"{op}: max_seqlen_q and max_seqlen_k must be at least 0, got {max_seqlen_q}, {max_seqlen_k}")
     if scale is None:
@@ -98,6 +100,11 @@ def attention_padded(
     order = torch.argsort(~mask.flatten(), stable=True)  # real tokens first, in their order
     out = attention(*(x.flatten(0, 1)[order] for x in (q, k, v)), cu_seqlens, **options)
     return torch.empty_like(out).index_copy(0, order, out).view(q.shape)
+
+
+def _bound(x: Tensor) -> int:
+    """No sequence is longer than all tokens; in a traced graph no number stands, for it would bind the graph to it."""
+    return _ANY_LENGTH if torch.compiler.is_compiling() else x.shape[0]
 
 
 def _rows_contiguous(x: Tensor) -> Tensor:
