@@ -60,7 +60,7 @@ def test_config_file_mistakes_name_the_file(tmp_path, text, message):
 
 
 def test_missing_config_file(tmp_path):
-    with pytest.raises(ConfigError, match="cannot read the configuration .*No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*No such file"):
         read_config(tmp_path / "none.toml")
 
 

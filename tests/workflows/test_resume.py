@@ -188,7 +188,7 @@ def test_a_directory_with_a_run_is_not_overwritten(tiny):
 
 
 def test_nothing_to_resume(tmp_path):
-    with pytest.raises(CheckpointError, match="there is no run to resume in .*: leave out --resume to begin one"):
+    with pytest.raises(CheckpointError, match=r"there is no run to resume in .*: leave out --resume to begin one"):
         resume(tmp_path)
 
 
@@ -242,5 +242,5 @@ def test_a_checkpoint_of_another_network(tiny):
     saved, _ = directory.load_newest()
     del saved["model"]["discriminator.discriminator_predictions.dense.bias"]
     directory.save(2, saved)
-    with pytest.raises(CheckpointError, match="is not of this network: .*dense.bias"):
+    with pytest.raises(CheckpointError, match=r"is not of this network: .*dense\.bias"):
         resume(output)

@@ -46,9 +46,12 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
         options = dataclasses.replace(options, total_steps=decided.total_steps, max_time=None)
     config = resolve(options, corpus.manifest)
     options = resolved(options, config, device)
+    training = TrainingLoop(
+        options, corpus, decided.reasons
+    )  # all that can be wrong is known before anything is written
     output.mkdir(parents=True, exist_ok=True)
     write_config(output / CONFIG_NAME, options.to_dict(), _origin(decided.reasons))
-    return TrainingLoop(options, corpus, decided.reasons).train()
+    return training.train()
 
 
 def resume(output: str | Path, changes: Mapping[str, Any] | None = None) -> PretrainResult:
