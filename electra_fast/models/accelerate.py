@@ -12,19 +12,21 @@ Model = TypeVar("Model", bound=nn.Module)
 def accelerate(model: Model, *, padding: str = "drop") -> Model:
     """Make a `transformers` ELECTRA (any of its classes, or a model that contains one) run on our ops; returns it.
 
-    Outputs at every token that the attention mask keeps, state dict, configuration and everything `transformers` does with
-    the model (pipelines, ``Trainer``, ``save_pretrained``, gradient checkpointing, pickling) stay. Inside, its
-    ``ElectraModel`` and ``ElectraLayer`` become subclasses of themselves with another forward pass. What that does not
-    cover runs the original one, and a warning says so once: ``output_attentions``, decoders and cross-attention, head
-    masks, three-dimensional masks, relative positions. Dropout draws other bits than torch's, at the rate rounded to a
-    multiple of 1/256. Calling it again changes ``padding`` and nothing else.
+    Outputs at every token that the attention mask keeps, state dict, configuration and everything `transformers` does
+    with the model (pipelines, ``Trainer``, ``save_pretrained``, gradient checkpointing, pickling) stay. Inside, its
+    ``ElectraModel`` and ``ElectraLayer`` become subclasses of themselves with another forward pass. What that does
+    not cover runs the original one, and a warning says so once: ``output_attentions``, decoders and cross-attention,
+    head masks, three-dimensional masks, relative positions. Dropout draws other bits than torch's, at the rate rounded
+    to a multiple of 1/256. Calling it again changes ``padding`` and nothing else.
 
     Args:
-        padding: "drop": masked tokens are not computed, and come out as zeros (rows of a batch for a head that reads the
-            first token are computed whole where that token is masked); "keep": they are computed, as `transformers` does.
+        padding: "drop": masked tokens are not computed, and come out as zeros. (Where a head reads the first token and
+            it is masked, by padding on the left, the batch is computed whole; under `torch.compile` that cannot be
+            seen, and needs "keep".) "keep": they are computed, as `transformers` does; a row without any token sees
+            nothing, instead of everything.
 
     Raises:
-        TypeError: no Hugging Face ELECTRA is in the model, or one of a class of your own with its own forward pass.
+        TypeError: no Hugging Face ELECTRA is in the model, or one whose forward pass was replaced by another.
         ValueError: another ``padding``, or "drop" for a head that reads padding.
         ImportError: `transformers` is not installed.
     """

@@ -1,8 +1,8 @@
 """What `accelerate` makes of a Hugging Face ELECTRA: subclasses of its own classes, with another forward pass.
 
-They carry the names of their parents, so that what goes by class names (``config.architectures``, pipelines, sharding by
-layer class) finds what it knows. Replaced layers are respected: an adapter around a linear layer, another norm, a hook on
-the embeddings are called where the plain parts would be fused.
+They carry the names of their parents, so that what goes by class names (``config.architectures``, pipelines, sharding
+by layer class) finds what it knows. Replaced parts are respected: an adapter around a linear layer, another norm, a
+hook on the embeddings are called where the plain ones would be fused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from electra_fast.nn.packing import Packing, pack_mask, without_padding
 from electra_fast.rng import fresh
 
 _GELU = type(ACT2FN["gelu"])
-_IGNORED = ("use_cache", "num_items_in_batch", "output_router_logits")  # without effect on an encoder's forward pass
+_IGNORED = ("use_cache", "num_items_in_batch", "output_router_logits")  # no effect on an encoder's forward pass
+_GRADIENT_HOOK = "make_inputs_require_grads"  # of enable_input_require_grads, for checkpointing and adapters
 _warned: set[str] = set()
 
 
@@ -81,7 +82,6 @@ class ElectraModel(hf.ElectraModel):
         position_ids: Tensor | None = None,
         *args: Any,
         inputs_embeds: Tensor | None = None,
-        output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> tuple | BaseModelOutputWithPastAndCrossAttentions:
@@ -90,17 +90,10 @@ class ElectraModel(hf.ElectraModel):
         reason = self._not_covered(tokens, attention_mask, args, kwargs)
         if reason is not None or (input_ids is None) == (inputs_embeds is None):
             _warn_once(reason)
-            return super().forward(
-                input_ids,
-                attention_mask,
-                token_type_ids,
-                position_ids,
-                *args,
-                inputs_embeds=inputs_embeds,
-                output_hidden_states=output_hidden_states,
-                return_dict=return_dict,
-                **kwargs,
-            )
+            for name, value in (("inputs_embeds", inputs_embeds), ("return_dict", return_dict)):
+                if value is not None:
+                    kwargs[name] = value
+            return super().forward(input_ids, attention_mask, token_type_ids, position_ids, *args, **kwargs)
         packing, batch = self._batch(tokens, attention_mask)
         hidden = self._embed(packing, batch.rng, tokens, token_type_ids, position_ids, inputs_embeds)
         if hasattr(self, "embeddings_project"):
@@ -110,6 +103,7 @@ class ElectraModel(hf.ElectraModel):
             hidden = layer(hidden, batch=batch, site=1 + 3 * i)
             all_hidden.append(hidden)
 
+        output_hidden_states = kwargs.get("output_hidden_states")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         outputs = BaseModelOutputWithPastAndCrossAttentions(
@@ -122,6 +116,8 @@ class ElectraModel(hf.ElectraModel):
         """None, or what of this call the packed path does not do."""
         given = [name for name, value in kwargs.items() if value is not None and value is not False]
         given = [name for name in given if name not in _IGNORED]
+        if kwargs.get("output_hidden_states") is True:  # a list of layers is another matter
+            given.remove("output_hidden_states")
         if args or given:
             return ", ".join(given) or "positional arguments after position_ids"
         if self.config.is_decoder:
@@ -155,7 +151,10 @@ class ElectraModel(hf.ElectraModel):
         embeddings = self.embeddings
         if inputs_embeds is None and type(embeddings) is hf.ElectraEmbeddings and _plain_tables(embeddings):
             rate = _rate(embeddings.dropout)
-            return embed(embeddings, packing.pack(tokens), positions, types, dropout_p=rate, rng=rng, site=0)
+            hidden = embed(embeddings, packing.pack(tokens), positions, types, dropout_p=rate, rng=rng, site=0)
+            if embeddings.word_embeddings._forward_hooks and not hidden.requires_grad:
+                hidden.requires_grad_()
+            return hidden
         ids = packing.pack(tokens).unsqueeze(0) if inputs_embeds is None else None
         vectors = None if inputs_embeds is None else packing.pack(inputs_embeds).unsqueeze(0)
         return embeddings(
@@ -181,10 +180,11 @@ def convert(model: nn.Module, padding: str) -> None:
     for network in networks:
         for parent, child in ((hf.ElectraModel, ElectraModel), (hf.ElectraLayer, ElectraLayer)):
             for module in network.modules():
-                if isinstance(module, parent) and type(module) not in (parent, child):
+                replaced = type(module) not in (parent, child) or "forward" in module.__dict__
+                if isinstance(module, parent) and replaced:
                     raise TypeError(
-                        f"accelerate: {type(module).__name__} is a subclass of {parent.__name__} whose own forward pass "
-                        "would be lost"
+                        f"accelerate: the forward pass of {type(module).__name__} is not transformers' own and would "
+                        "be lost: accelerate the model before anything wraps it"
                     )
     for network in networks:
         network.__class__ = ElectraModel
@@ -203,8 +203,14 @@ def _output(block: nn.Module, x: Tensor, residual: Tensor, rng: Tensor | None, s
 
 
 def _plain_tables(embeddings: nn.Module) -> bool:
-    tables = (embeddings.word_embeddings, embeddings.position_embeddings, embeddings.token_type_embeddings)
-    return all(is_plain(table, nn.Embedding) for table in tables) and is_plain(embeddings.LayerNorm, nn.LayerNorm)
+    """Whether the tables can be read in one pass. (A hook of `transformers` that asks for a gradient does no harm.)"""
+    parts = (
+        (embeddings.word_embeddings, nn.Embedding, _GRADIENT_HOOK),
+        (embeddings.position_embeddings, nn.Embedding, None),
+        (embeddings.token_type_embeddings, nn.Embedding, None),
+        (embeddings.LayerNorm, nn.LayerNorm, None),
+    )
+    return all(is_plain(part, kind, hook) for part, kind, hook in parts)
 
 
 def _rate(dropout: nn.Module) -> float:
@@ -222,3 +228,9 @@ def _warn_once(reason: str | None) -> None:
         warnings.warn(
             f"electra_fast.accelerate does not cover {reason}: running transformers' own forward", stacklevel=3
         )
+
+
+# transformers notes what a class can record (attentions, for the original forward pass) when one is made; a class that
+# objects are turned into, or unpickled as, would never be. So one is made, of no size.
+with torch.device("meta"):
+    ElectraModel(hf.ElectraConfig(vocab_size=1, num_hidden_layers=1, max_position_embeddings=1))

@@ -227,6 +227,7 @@ class ElectraConfig:
                 raise ConfigError(f"the config has {name} = {given!r}: only {supported!r} is implemented")
         known = {f.name for f in dataclasses.fields(cls)} - {"pretraining"}
         own = {name: value for name, value in values.items() if name in known}
+        own["summary_activation"] = own.get("summary_activation", "gelu") or None
         if own.get("id2label") is not None:
             own["num_labels"] = len(own["id2label"])
         return cls.from_dict(own)
@@ -241,6 +242,7 @@ class ElectraConfig:
         for f in dataclasses.fields(self):
             if f.name not in ("pretraining", "num_labels", "id2label", "problem_type"):
                 values[f.name] = getattr(self, f.name)
+        values["summary_activation"] = self.summary_activation or ""  # transformers 5 takes no null there
         for name in _BERT_TOKENS:  # not among transformers' own fields, so that null would say nothing
             if values[name] is None:
                 del values[name]

@@ -245,6 +245,10 @@ class ElectraForQuestionAnswering(_WithEncoder):
     """The answer to a question as a span of the text."""
 
     def __init__(self, config: ElectraConfig) -> None:
+        if config.num_labels != 2:
+            raise ConfigError(
+                f"ElectraForQuestionAnswering: num_labels must be 2, an answer's start and end, got {config.num_labels}"
+            )
         super().__init__(config)
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         initialize(self.qa_outputs, config.initializer_range)
