@@ -8,7 +8,7 @@
 namespace py = pybind11;
 
 PYBIND11_MODULE(_native, m) {
-  m.doc() = "Build information, Philox known answers, and the batch reader of electra_fast.";
+  m.doc() = "Build information, Philox known answers, the allocator setting and the batch reader of electra_fast.";
 
   m.def("build_info", [] {
     py::dict info;
@@ -28,7 +28,6 @@ PYBIND11_MODULE(_native, m) {
   }, py::arg("c0"), py::arg("c1"), py::arg("c2"), py::arg("c3"), py::arg("k0"), py::arg("k1"), py::arg("rounds") = 7,
         "Philox4x32 of one counter and key: four 32-bit words.");
 
-#if !defined(ELECTRA_NO_READER)
+  electra::bind_allocator(m);
   electra::bind_reader(m);
-#endif
 }

@@ -4,6 +4,7 @@
 
 namespace electra {
 
+void bind_allocator(pybind11::module_& m);
 void bind_reader(pybind11::module_& m);
 
 }  // namespace electra
