@@ -1,5 +1,6 @@
 #include "cpu/capability.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -17,7 +18,7 @@ const char* capability_name(Capability c) {
 Capability hardware_capability() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   if (avx512 && __builtin_cpu_supports("avx512bf16")) return Capability::avx512_bf16;
   if (avx512) return Capability::avx512;
@@ -33,7 +34,9 @@ Capability capability() {
     if (!wanted) return best;
     for (int c = int(Capability::baseline); c <= int(best); ++c)
       if (!std::strcmp(wanted, capability_name(Capability(c)))) return Capability(c);
-    return best;   // an unknown or too high wish: `electra-fast doctor` shows what runs
+    std::fprintf(stderr, "electra_fast: ELECTRA_CPU_CAPABILITY=%s is not a capability of this machine and build (up to %s): using %s\n", wanted, capability_name(best),
+                 capability_name(best));
+    return best;
   }();
   return chosen;
 }
