@@ -11,9 +11,9 @@ of its own that does nothing but this variant's steps, less what the imports tak
 import argparse
 import csv
 import json
+import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,7 +29,6 @@ from torch import Tensor
 
 import electra_fast
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair
-from electra_fast.models.huggingface import huggingface_config
 from electra_fast.optim import ElectraAdam, clip_factor, global_norm, parameter_groups
 
 VARIANTS = ("transformers fp32", "electra_fast fp32", "transformers bf16", "electra_fast bf16")
@@ -41,7 +40,10 @@ def build(size: str, dropout: float) -> tuple[ElectraPretrainingPair, HuggingFac
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     config = getattr(ElectraConfig, size)(**SPECIAL, **rates)
     pair = ElectraPretrainingPair(config)
-    peer = HuggingFaceJoint(huggingface_config(config), huggingface_config(config.generator()), config.pretraining.discriminator_weight)
+    peer = HuggingFaceJoint(
+        *(transformers.ElectraConfig.from_dict(network.to_huggingface_dict()) for network in (config, config.generator())),
+        discriminator_weight=config.pretraining.discriminator_weight,
+    )
     peer.generator.load_state_dict(pair.generator.state_dict())
     peer.discriminator.load_state_dict(pair.discriminator.state_dict())
     return pair, peer
@@ -125,13 +127,21 @@ def peak_memory(variant: str, options: argparse.Namespace) -> float:
     return json.loads(done.stdout.splitlines()[-1])["mebibytes"]
 
 
+def peak_resident_kib() -> int:
+    """Highest resident size of this process. Not ru_maxrss, which starts at what the parent had when it forked."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1])
+    raise SystemExit("peak memory is read from /proc/self/status, which this system does not have")
+
+
 def measure_memory(variant: str, options: argparse.Namespace) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident_kib()
     step = make(variant, options.size, options.length)
     vocabulary = getattr(ElectraConfig, options.size)().vocab_size
     for _ in range(3):
         step(random_batch(options.batch, options.length, vocabulary))
-    print(json.dumps({"mebibytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}))
+    print(json.dumps({"mebibytes": (peak_resident_kib() - before) / 1024}))
 
 
 def commit() -> str:
@@ -155,6 +165,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--allocator", choices=("default", "kept"), default="default", help="kept: freed memory stays mapped, for both sides")
     parser.add_argument("--record", type=Path, help="append the rows to this CSV file")
+    parser.add_argument("--skip-memory", action="store_true", help="times only: peak memory takes a process for each variant")
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
@@ -190,7 +201,7 @@ def main() -> None:
             "allocator": options.allocator, "model": options.size, "batch": options.batch, "length": options.length, "variant": variant,
             "median_ms": round(statistics.median(times[variant]) * 1e3, 1), "q20_ms": round(low * 1e3, 1), "q80_ms": round(high * 1e3, 1),
             "tokens_per_second": round(options.batch * options.length / statistics.median(times[variant])),
-            "peak_memory_mib": round(peak_memory(variant, options), 1),
+            "peak_memory_mib": math.nan if options.skip_memory else round(peak_memory(variant, options), 1),
         })
     peer = {row["variant"].split()[1]: row for row in rows if row["variant"].startswith("transformers")}
     print(f"{'variant':20}{'median ms':>11}{'20 %':>9}{'80 %':>9}{'tokens/s':>10}{'speed':>8}{'peak MiB':>10}{'memory':>8}")
