@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from electra_fast import accelerate
-from electra_fast.models import ElectraConfig, ElectraModel, accelerated, huggingface
+from electra_fast.models import ElectraConfig, ElectraModel, huggingface
 
 transformers = pytest.importorskip("transformers", reason="accelerates models of transformers")
+
+from electra_fast.models import accelerated  # noqa: E402  (imports transformers)
 
 
 @pytest.fixture
@@ -90,9 +92,9 @@ def test_embeddings_may_be_given(two, make_batch):
     inputs = {"inputs_embeds": vectors, "attention_mask": batch.attention_mask, "token_type_ids": batch.token_type_ids}
     expected, actual = (model(**inputs).last_hidden_state[real] for model in (theirs, ours))
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="exactly one of input_ids or inputs_embeds"):
+    with pytest.raises(ValueError, match="inputs_embeds"):
         ours(input_ids=batch.input_ids, inputs_embeds=vectors)
-    with pytest.raises(ValueError, match="exactly one of input_ids or inputs_embeds"):
+    with pytest.raises(ValueError, match="inputs_embeds"):
         ours()
 
 
@@ -108,9 +110,11 @@ def test_what_is_not_covered_runs_the_original_and_says_so_once(two, make_batch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours(**batch.inputs(), output_attentions=True)
-    mask = (batch.attention_mask[:, None, None, :] != 0).expand(-1, 1, 40, -1)
-    with pytest.warns(UserWarning, match="an attention mask of 4 dimensions"):
-        ours(batch.input_ids, attention_mask=mask)
+    mask = (batch.attention_mask[:, None, :] != 0).expand(-1, 40, -1)
+    if int(transformers.__version__.split(".")[0]) > 4:
+        mask = mask.unsqueeze(1)
+    with pytest.warns(UserWarning, match=f"an attention mask of {mask.ndim} dimensions"):
+        ours(batch.input_ids, attention_mask=mask.float() if mask.ndim == 3 else mask)
     ours.config.output_attentions = True
     assert len(ours(**batch.inputs()).attentions) == 2
 
