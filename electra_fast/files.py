@@ -37,6 +37,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
+        _sync_directory(target.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -45,7 +46,6 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 f"cannot write {target}: no space left on the disk. Free some there and run the same command again"
             ) from error
         raise
-    _sync_directory(target.parent)
 
 
 def _sync_directory(directory: Path) -> None:

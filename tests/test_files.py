@@ -21,9 +21,14 @@ def test_the_file_appears_whole(tmp_path):
 def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old ä\n")
-    with pytest.raises(ValueError, match="stop"), atomic_writer(path) as stream:
-        stream.write(b"new")
-        raise ValueError("stop")
+
+    def stopped():
+        with atomic_writer(path) as stream:
+            stream.write(b"new")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        stopped()
     assert path.read_bytes() == "old ä\n".encode()
     assert os.listdir(tmp_path) == ["a.txt"]
 

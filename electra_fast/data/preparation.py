@@ -118,10 +118,9 @@ class _Preparation:
         job.save()
         tokenizer = self._tokenizer(job)
         self._tokenise(job, tokenizer)
-        job.finish()
-        train = job.splits["train"]
-        if not train.examples:
+        if not job.splits["train"].examples:
             raise CorpusError("the text holds no token, only spaces and control characters: nothing to train on")
+        job.finish()
         manifest = Manifest(
             options=self._manifest_options(),
             tokenizer_hash=tokenizer.hash,

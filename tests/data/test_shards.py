@@ -123,5 +123,5 @@ def test_a_flipped_bit_is_found(tmp_path):
 def test_another_shard_under_the_name_is_found(tmp_path):
     entry = write_shard(tmp_path / "s", examples_of([[1, 2], [3]]))
     write_shard(tmp_path / "s", examples_of([[1, 2], [3], [4]]))
-    with pytest.raises(ShardError, match="does not fit its manifest: it has .* 3 examples"):
+    with pytest.raises(ShardError, match=r"does not fit its manifest: it has .* 3 examples"):
         verify_shard(tmp_path, entry)

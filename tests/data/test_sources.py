@@ -34,7 +34,16 @@ def content(path):
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in ("b.txt", "a.jsonl.gz", "sub/c.parquet", "sub/deep/d", "notes.md", "sub/x.py", ".hidden.txt", ".git/e.txt"):
+    for name in (
+        "b.txt",
+        "a.jsonl.gz",
+        "sub/c.parquet",
+        "sub/deep/d",
+        "notes.md",
+        "sub/x.py",
+        ".hidden.txt",
+        ".git/e.txt",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
@@ -118,7 +127,7 @@ def test_damaged_in_the_middle(tmp_path):
 def test_unreadable(tmp_path):
     (source,) = find_sources([__file__]).files
     gone = type(source)(tmp_path / "gone", "text", "", 0, 0)
-    with pytest.raises(CorpusError, match="cannot read .*gone: No such file"):
+    with pytest.raises(CorpusError, match=r"cannot read .*gone: No such file"):
         ByteStream(gone)
 
 
