@@ -17,7 +17,8 @@ def accelerate(model: Model, *, padding: str = "drop") -> Model:
     ``ElectraModel`` and ``ElectraLayer`` become subclasses of themselves with another forward pass. What that does
     not cover runs the original one, and a warning says so once: ``output_attentions``, decoders and cross-attention,
     head masks, three-dimensional masks, relative positions. Dropout draws other bits than torch's, at the rate rounded
-    to a multiple of 1/256. Calling it again changes ``padding`` and nothing else.
+    to a multiple of 1/256. A pickle needs electra_fast to be loaded; what ``save_pretrained`` writes does not. Calling
+    it again changes ``padding`` and nothing else.
 
     Args:
         padding: "drop": masked tokens are not computed, and come out as zeros. (Where a head reads the first token and

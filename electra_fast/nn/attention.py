@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from electra_fast import ops
 
 from .layer_norm import LayerNorm, project_and_norm
-
-if TYPE_CHECKING:
-    from electra_fast.models.config import ElectraConfig
+from .sizes import Sizes
 
 
 class SelfAttention(nn.Module):
@@ -20,7 +16,7 @@ class SelfAttention(nn.Module):
     State dict of `transformers`' ``ElectraSelfAttention``: ``{query,key,value}.{weight,bias}``.
     """
 
-    def __init__(self, config: ElectraConfig) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
         self.num_attention_heads = config.num_attention_heads
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
@@ -96,7 +92,7 @@ class ResidualOutput(nn.Module):
     State dict of `transformers`' ``ElectraSelfOutput`` and ``ElectraOutput``: ``dense.*``, ``LayerNorm.*``.
     """
 
-    def __init__(self, config: ElectraConfig, in_features: int) -> None:
+    def __init__(self, config: Sizes, in_features: int) -> None:
         super().__init__()
         self.dense = nn.Linear(in_features, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -112,7 +108,7 @@ class ResidualOutput(nn.Module):
 class Attention(nn.Module):
     """Self-attention, its output projection, residual and norm: ``ElectraAttention``, with ``self`` and ``output``."""
 
-    def __init__(self, config: ElectraConfig) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
         self.self = SelfAttention(config)
         self.output = ResidualOutput(config, config.hidden_size)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from electra_fast import ops
 
 from .layer_norm import LayerNorm
-
-if TYPE_CHECKING:
-    from electra_fast.models.config import ElectraConfig
+from .sizes import Sizes
 
 
 class Embeddings(nn.Module):
@@ -22,7 +18,7 @@ class Embeddings(nn.Module):
     ``position_embeddings.weight [S, E]``, ``token_type_embeddings.weight [K, E]``, ``LayerNorm.{weight,bias} [E]``.
     """
 
-    def __init__(self, config: ElectraConfig) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
         width = config.embedding_size
         self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)

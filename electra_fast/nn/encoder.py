@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -11,9 +9,7 @@ from electra_fast.rng import fresh
 
 from .attention import Attention, ResidualOutput
 from .feed_forward import Intermediate
-
-if TYPE_CHECKING:
-    from electra_fast.models.config import ElectraConfig
+from .sizes import Sizes
 
 
 class EncoderLayer(nn.Module):
@@ -23,7 +19,7 @@ class EncoderLayer(nn.Module):
     ``attention.output.{dense,LayerNorm}.*``, ``intermediate.dense.*``, ``output.{dense,LayerNorm}.*``.
     """
 
-    def __init__(self, config: ElectraConfig) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
         self.attention = Attention(config)
         self.intermediate = Intermediate(config)
@@ -50,7 +46,7 @@ class Encoder(nn.Module):
     dropout draws the same bits again by itself.
     """
 
-    def __init__(self, config: ElectraConfig) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
         self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         self.gradient_checkpointing = False

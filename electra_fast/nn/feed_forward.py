@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from electra_fast import ops
 
 from .attention import ResidualOutput
 from .linear import project
-
-if TYPE_CHECKING:
-    from electra_fast.models.config import ElectraConfig
+from .sizes import Sizes
 
 
 class Intermediate(nn.Module):
     """``gelu(dense(x))``, widening. State dict of `transformers`' ``ElectraIntermediate``: ``dense.*``."""
 
-    def __init__(self, config: ElectraConfig) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
 
@@ -30,7 +26,7 @@ class Intermediate(nn.Module):
 class FeedForward(nn.Module):
     """``LN(x + dropout(output(gelu(intermediate(x)))))``: ``intermediate.dense.*``, ``output.{dense,LayerNorm}.*``."""
 
-    def __init__(self, config: ElectraConfig) -> None:
+    def __init__(self, config: Sizes) -> None:
         super().__init__()
         self.intermediate = Intermediate(config)
         self.output = ResidualOutput(config, config.intermediate_size)

@@ -142,3 +142,8 @@ def test_adapters_and_hooks_on_linear_layers_are_respected():
     assert torch.equal(block(x, residual), plain)
     block.dense = doubled
     torch.testing.assert_close(block(x, residual), expected)
+
+
+def test_hugging_faces_config_serves_as_well(theirs):
+    ours = EncoderLayer(theirs.config).eval()
+    ours.load_state_dict(theirs.encoder.layer[1].state_dict())
