@@ -171,6 +171,18 @@ def test_forced_on_tensors_it_does_not_serve() -> None:
             ops.gelu(torch.ones(3, dtype=torch.float16))
 
 
+def test_native_has_no_second_derivative() -> None:
+    """It says so, eager and as the registered op, rather than leave it out; the reference has one."""
+    if native.error is not None:
+        pytest.skip(native.error)
+    x = torch.randn(5, requires_grad=True)
+    for gelu in (ops.gelu, lambda x: torch.ops.electra_fast.gelu(x, None)):
+        with pytest.raises(RuntimeError, match="gelu: native kernels have no second derivative"):
+            torch.autograd.grad(gelu(x).sum(), x, create_graph=True)
+    with ops.use_backend("reference"):
+        assert torch.autograd.gradgradcheck(ops.gelu, (x.double().detach().requires_grad_(),))
+
+
 def test_library_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     broken = tmp_path / "_C.so"
     broken.write_bytes(b"not a library")

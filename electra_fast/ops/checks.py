@@ -32,7 +32,7 @@ def check(
         raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
     if value.dtype not in dtypes:
         raise TypeError(f"{op}: {name} must be {_names(dtypes)}, got {_names((value.dtype,))}")
-    if shape is not None and not fits(value, shape):
+    if shape is not None and value.shape != shape and not fits(value, shape):
         expected = ", ".join("*" if size is None else str(size) for size in shape)
         raise ValueError(f"{op}: {name} must have shape [{expected}], got {list(value.shape)}")
     if like is not None and value.device != like.device:

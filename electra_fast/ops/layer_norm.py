@@ -50,7 +50,7 @@ def layer_norm(
         checks.check(op, "x_bias", x_bias, parameters, row, x)
     if residual is not None:
         checks.check(op, "residual", residual, checks.FLOATS, x.shape, x)
-        residual = residual.to(x.dtype)
+        residual = residual if residual.dtype == x.dtype else residual.to(x.dtype)
     rng = checks.dropout_rng(op, dropout_p, rng, site, x)
     args = (x, x_bias, residual, weight, bias, eps, dropout_p, rng, site)
     return backend.run(op, args, x.device, x.dtype)[0]

@@ -30,7 +30,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 def native_op(request: pytest.FixtureRequest) -> Callable:
     """The module's op as the native library registers it (name in ``OP``)."""
     require_native()
-    return native.implementations[request.module.OP]
+    return getattr(torch.ops.electra_fast, native.FUNCTIONS[request.module.OP]).default
 
 
 @pytest.fixture
