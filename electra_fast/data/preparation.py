@@ -22,7 +22,7 @@ from electra_fast.data.manifest import MANIFEST_NAME, Manifest, content_hash
 from electra_fast.data.preparation_options import PrepareOptions
 from electra_fast.data.shards import Shard
 from electra_fast.data.sources import Sources, check_unique, find_sources
-from electra_fast.data.tokenise import BuildOptions, Unit, build_all
+from electra_fast.data.tokenise import BuildOptions, Unit, WorkerError, build_all
 from electra_fast.data.tokenizer import Tokenizer
 from electra_fast.data.tokenizer_training import thin_out, train_tokenizer
 from electra_fast.errors import ConfigError, CorpusError, ShardError
@@ -261,13 +261,18 @@ class _Preparation:
         self._progress("tokenising", job.bytes_done, job.documents, job.tokens, at_once=True)
         with DeferredSignals() as signals:
             results = build_all(self._units(job.position), build, self._workers())
-            with contextlib.closing(results):
-                for result, (position, bytes_done) in results:
-                    job.add(result, position, bytes_done)
-                    self._progress("tokenising", bytes_done, job.documents, job.tokens)
-                    if signals.received is not None:
-                        job.save()
-                        break
+            try:
+                with contextlib.closing(results):
+                    for result, (position, bytes_done) in results:
+                        job.add(result, position, bytes_done)
+                        self._progress("tokenising", bytes_done, job.documents, job.tokens)
+                        if signals.received is not None:
+                            break
+            except WorkerError:
+                if signals.received is None:  # else they were told to stop as we were
+                    raise
+            if signals.received is not None:
+                job.save()
         if signals.received is not None:
             signal.raise_signal(signals.received)
             raise KeyboardInterrupt  # the caller's handler let it pass, but the job is not done

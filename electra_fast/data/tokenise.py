@@ -30,6 +30,10 @@ Unit = list[tuple[str, DocumentPart]]  # (split, part), in the order of the text
 Tag = TypeVar("Tag")
 
 
+class WorkerError(ElectraError):
+    """A worker process ended before its work did."""
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """All a worker needs to know; picklable."""
@@ -129,7 +133,7 @@ def build_all(
     """Results of units in order, each with the tag that came with it. ``workers=1`` works in this process.
 
     Raises:
-        ElectraError: a worker died.
+        WorkerError: a worker died.
     """
     with _single_threaded_tokenizers():
         if workers == 1:
@@ -149,7 +153,8 @@ def _build_in_workers(
     under_way: deque[tuple[Future[UnitResult], Tag]] = deque()
     try:
         for unit, tag in units:
-            under_way.append((pool.submit(_build, unit), tag))
+            with _interrupts_held_back():
+                under_way.append((pool.submit(_build, unit), tag))
             if len(under_way) > 2 * workers + 2:
                 future, done = under_way.popleft()
                 yield future.result(), done
@@ -157,7 +162,7 @@ def _build_in_workers(
             future, done = under_way.popleft()
             yield future.result(), done
     except BrokenProcessPool:
-        raise ElectraError(
+        raise WorkerError(
             "a worker process ended unexpectedly. If memory ran out use fewer --workers; in a script of your own put "
             'the call under `if __name__ == "__main__":`, or use workers=1'
         ) from None
@@ -180,12 +185,21 @@ def _single_threaded_tokenizers() -> Iterator[None]:
             os.environ[name] = before
 
 
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started in here never see Ctrl-C, which goes to the whole group: this one decides what comes of it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 _worker_builder: UnitBuilder | None = None
 
 
 def _start_worker(options: BuildOptions) -> None:
     global _worker_builder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker_builder = UnitBuilder(options)
 

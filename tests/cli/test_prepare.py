@@ -148,9 +148,13 @@ def test_progress_bars(monkeypatch):
     assert "going on after [7] documents" in console.export_text()
 
 
+@pytest.mark.parametrize("whole_group", [True, False], ids=["group", "process"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_from_outside_is_saved(tmp_path, monkeypatch, capsys, number, code):
-    """A real process with real workers is told to stop; the same command goes on and ends like one that was not."""
+def test_a_stop_from_outside_is_saved(tmp_path, monkeypatch, capsys, number, code, whole_group):
+    """A real process with real workers is told to stop; the same command goes on and ends like one that was not.
+
+    A terminal sends Ctrl-C, and a batch system SIGTERM, to the workers as well.
+    """
     (tmp_path / "long.txt").write_text("\n".join(LINE * 30 for _ in range(60)))
     arguments = ["-i", "long.txt", "--vocab-size", "80", "--validation-fraction", "0.1", "--workers", "2"]
     program = (
@@ -173,15 +177,16 @@ def test_a_stop_from_outside_is_saved(tmp_path, monkeypatch, capsys, number, cod
         start_new_session=True,
     )
     assert process.stdout.readline() == "at work\n"
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    (os.killpg if whole_group else os.kill)(process.pid, number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert err == "stopped: run the same command again to go on\n"
 
     monkeypatch.setattr(preparation, "UNIT_CHARACTERS", 2500)
+    arguments[-1] = "1"
     status, out, _ = run(monkeypatch, capsys, *arguments, "-o", "corpus")
     assert status == 0
     assert "going on after" in out
-    run(monkeypatch, capsys, *arguments[:-1], "1", "-o", "whole")
+    run(monkeypatch, capsys, *arguments, "-o", "whole")
     assert (tmp_path / "corpus/train-00000.shard").read_bytes() == (tmp_path / "whole/train-00000.shard").read_bytes()
     assert (tmp_path / "corpus/manifest.json").read_bytes() == (tmp_path / "whole/manifest.json").read_bytes()

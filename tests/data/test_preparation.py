@@ -474,7 +474,7 @@ def test_a_worker_that_dies_is_reported(tmp_path, options, text, vocab):
     script = tmp_path / "script.py"
     script.write_text(program)
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
-    assert result.stdout.startswith("ElectraError a worker process ended unexpectedly")
+    assert result.stdout.startswith("WorkerError a worker process ended unexpectedly")
 
 
 def test_the_environment_is_as_it_was(tmp_path, options, monkeypatch):
