@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from electra_fast.ops.adam import adam_
+from electra_fast.ops import backend
 
 _UNDECAYED = re.compile(r"LayerNorm|layer_norm|bias")
 
@@ -101,6 +101,8 @@ class ElectraAdam(torch.optim.Optimizer):
                     f"ElectraAdam: parameters must be float32 or float64, got {p.dtype}: keep float32 weights and run "
                     "the model under torch.autocast"
                 )
+            if not p.is_contiguous():
+                raise ValueError(f"ElectraAdam: parameters must be contiguous, got strides {p.stride()}")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # also called by load_state_dict: the moments are new tensors
@@ -181,12 +183,12 @@ class _Call:
         rate = self.group["lr"]
         if not isinstance(rate, Tensor):
             rate = self._rate.fill_(rate)
-        adam_(
-            *lists[:4],
-            weight_decay=lists[4],
-            learning_rate=rate,
-            grad_scale=self._one if grad_scale is None else grad_scale,
-            beta1=self.group["betas"][0],
-            beta2=self.group["betas"][1],
-            eps=self.group["eps"],
-        )
+        # Not through ops.adam_, whose checks of every tensor take a millisecond a step: parameters were checked when
+        # they were added, and autograd gives gradients of their shape and dtype.
+        scale = self._one if grad_scale is None else grad_scale
+        params, grads, exp_avg, exp_avg_sq, weight_decay = lists
+        grads = [grad.contiguous() for grad in grads]
+        args = (params, grads, exp_avg, exp_avg_sq, weight_decay, rate, scale, *self.group["betas"], self.group["eps"])
+        if params:
+            backend.run("adam", args, params[0].device, params[0].dtype)
+            torch.autograd.graph.increment_version((*params, *exp_avg, *exp_avg_sq))

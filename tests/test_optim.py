@@ -61,7 +61,9 @@ def test_default_backend_equals_the_reference(dtype):
         for a, b in zip(ours, truth, strict=True):
             a.grad = b.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step), dtype=dtype)
         scale = torch.tensor(0.25 + step, dtype=dtype)
+        versions = [p._version for p in ours]
         optimizer.step(grad_scale=scale)
+        assert all(p._version > version for p, version in zip(ours, versions, strict=True))
         decay = [0.0] * 3 + [0.01] * 3
         rate = torch.tensor(3e-3, dtype=dtype)
         reference.adam_(truth, [p.grad for p in truth], m, v, decay, rate, scale, 0.9, 0.999, 1e-6)
@@ -225,3 +227,21 @@ def test_hyperparameters_out_of_range(arguments, word):
 def test_low_precision_parameters_are_refused():
     with pytest.raises(ValueError, match=r"float32 or float64, got torch\.bfloat16.*autocast"):
         ElectraAdam(parameters(2, dtype=torch.bfloat16))
+
+
+def test_parameters_and_gradients_of_other_layouts():
+    with pytest.raises(ValueError, match=r"must be contiguous, got strides \(1, 3\)"):
+        ElectraAdam([nn.Parameter(torch.zeros(2, 3).t())])
+    a, b = parameters((4, 6)), parameters((4, 6))
+    a[0].grad = a[0].grad.t().contiguous().t()
+    ElectraAdam(a, lr=0.1).step()
+    ElectraAdam(b, lr=0.1).step()
+    assert torch.equal(a[0], b[0])
+
+
+def test_no_gradients_at_all():
+    (p,) = parameters(3)
+    p.grad = None
+    kept = p.detach().clone()
+    ElectraAdam([p]).step()
+    assert torch.equal(p, kept)
