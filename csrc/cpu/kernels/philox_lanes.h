@@ -25,6 +25,8 @@ template <class T> static inline lane_double_words<T> multiply_even(lane_double_
   if constexpr (sizeof(a) == 32) return (lane_double_words<T>)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b));
 #endif
   if constexpr (sizeof(a) == 16) return (lane_double_words<T>)_mm_mul_epu32((__m128i)a, _mm_set1_epi64x(b));
+#elif defined(__aarch64__)
+  if constexpr (sizeof(a) == 16) return (lane_double_words<T>)vmull_u32(vmovn_u64((uint64x2_t)a), vdup_n_u32(b));
 #endif
   return (a & 0xffffffffu) * uint64_t(b);
 }

@@ -3,16 +3,8 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
-#if defined(__x86_64__)
-#pragma GCC diagnostic push   // gcc 12 takes its own _mm512_undefined_ps for an error (PR105593)
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-#endif
 
+#include "cpu/kernels/intrinsics.h"
 #include "cpu/kernels/math.h"
 #include "cpu/kernels/types.h"
 
