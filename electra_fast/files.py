@@ -49,9 +49,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the new name itself durable, where the system can (not on Windows)."""
-    if os.name == "nt":
-        return
+    """Make the new name itself durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -138,6 +138,13 @@ def test_a_row_longer_than_a_block(tmp_path):
     assert " ".join(part.text for part, _ in parts[:-1]) == text.strip()
 
 
+def test_a_row_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("electra_fast.data.corpus._LONGEST_ROW", 100)
+    path = write(tmp_path / "a.jsonl", '{"text": "x"}\n' + "y" * 101)
+    with pytest.raises(CorpusError, match="the row at offset 14 is longer than 1 GiB"):
+        read(path)
+
+
 @pytest.fixture
 def arrow():
     return pytest.importorskip("pyarrow", reason="needs the optional package pyarrow")

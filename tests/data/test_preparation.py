@@ -14,6 +14,7 @@ import pytest
 
 from electra_fast.data import PrepareOptions, Tokenizer, open_corpus, prepare, tokenise
 from electra_fast.data import preparation as module
+from electra_fast.data.corpus import DocumentPart
 from electra_fast.data.job import open_directory
 from electra_fast.errors import ConfigError, CorpusError, DiskFullError, ElectraError, ShardError, TokenizerError
 
@@ -477,6 +478,54 @@ def test_a_worker_that_dies_is_reported(tmp_path, options, text, vocab):
     assert result.stdout.startswith("WorkerError a worker process ended unexpectedly")
 
 
+def test_what_a_worker_does(tmp_path, options, monkeypatch, vocab):
+    """The worker's own functions, in this process."""
+    tokenizer = Tokenizer.load(vocab)
+    build = tokenise.BuildOptions(tokenizer.backend.to_str(), tokenizer.names, "document", "carry", 16, 0)
+    monkeypatch.setattr(tokenise, "_worker_builder", None)
+    tokenise._start_worker(build)
+    unit = [("train", DocumentPart(0, 0, "w1 w2\n\nw3", False)), ("validation", DocumentPart(1, 0, "w4", False))]
+    result = tokenise._build(unit)
+    assert result.splits["train"].examples.tokens.tolist() == [2, 6, 7, 8, 3]
+    assert result.splits["validation"].examples.tokens.tolist() == [2, 9, 3]
+    assert (result.splits["train"].lines, result.splits["validation"].documents) == (2, 1)
+
+
+def test_workers_stopped_with_their_parent(tmp_path, options, monkeypatch):
+    """Where a batch system ends the workers too, what is done is saved all the same."""
+    real = module.build_all
+
+    def dying(units, build, workers):
+        for number, result in enumerate(real(units, build, workers)):
+            if number == 3:
+                signal.raise_signal(signal.SIGINT)
+                raise tokenise.WorkerError("gone")
+            yield result
+
+    monkeypatch.setattr(module, "build_all", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(options())
+    monkeypatch.setattr(module, "build_all", real)
+    notes = []
+    prepare(options(), lambda event: notes.append(event.message))
+    assert any("going on after" in note for note in notes)
+
+    monkeypatch.setattr(signal, "raise_signal", lambda _: None)
+    monkeypatch.setattr(module, "build_all", dying)
+    with pytest.raises(tokenise.WorkerError):
+        prepare(options("other"))
+
+
+def test_no_space_for_the_directory(tmp_path, options, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    job = options()
+    monkeypatch.setattr("pathlib.Path.mkdir", full)
+    with pytest.raises(DiskFullError, match=r"cannot make .*no space left"):
+        prepare(job)
+
+
 def test_the_environment_is_as_it_was(tmp_path, options, monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
     prepare(options("a"))
@@ -485,6 +534,15 @@ def test_the_environment_is_as_it_was(tmp_path, options, monkeypatch):
     prepare(options("b"))
     assert "TOKENIZERS_PARALLELISM" not in os.environ
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_names_of_the_package():
+    import electra_fast.data as package
+
+    assert package.__dir__() == sorted(package.__all__)
+    assert package.prepare is prepare
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
 
 
 def test_errors_are_the_users():
