@@ -216,7 +216,8 @@ def prepare(
         with preparing(console) as show:
             manifest = job(options, lambda event: (meter(event), show(event)))
     except (KeyboardInterrupt, SystemExit) as stop:
-        print("stopped: run the same command again to go on", file=sys.stderr)
+        without = " without --overwrite" if overwrite else ""
+        print(f"stopped: run the same command again{without} to go on", file=sys.stderr)
         sys.exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -112,7 +112,7 @@ def test_every_option_reaches_the_job(monkeypatch):
     flags = ["--cased", "--keep-accents", "--overwrite", "-i", "a", "-i", "b", "-o", "c", "--validation-input", "v"]
     result = CliRunner().invoke(app, ["prepare", *flat, *flags])
     assert result.exit_code == 130
-    assert "run the same command again to go on" in result.stderr
+    assert "run the same command again without --overwrite to go on" in result.stderr
     expected = {name[2:].replace("-", "_"): value for name, value in arguments.items()}
     assert {name: str(seen[name]) for name in expected} == expected
     assert (seen["lowercase"], seen["strip_accents"], seen["overwrite"]) == (False, False, True)
