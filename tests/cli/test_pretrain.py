@@ -7,7 +7,9 @@ import shutil
 import signal
 
 import pytest
+import torch
 
+from electra_fast import _native
 from electra_fast.cli import main
 from electra_fast.data import PrepareOptions, prepare
 from electra_fast.workflows.pretraining import PretrainOptions, finish, loop
@@ -21,8 +23,13 @@ TINY = (
 
 
 @pytest.fixture(autouse=True)
-def _no_picture(monkeypatch):
+def _quick_and_process_as_it_was(monkeypatch):
+    """No picture (matplotlib is slow), and threads and allocator of the process left alone."""
     monkeypatch.setattr(finish, "draw_curves", lambda records, path: True)
+    monkeypatch.setattr(_native, "keep_freed_memory", lambda: True)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

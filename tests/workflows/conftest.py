@@ -3,7 +3,9 @@
 import random
 
 import pytest
+import torch
 
+from electra_fast import _native
 from electra_fast.data import PrepareOptions, prepare
 from electra_fast.workflows.pretraining import PretrainOptions, finish
 
@@ -52,6 +54,15 @@ def _no_picture(request, monkeypatch):
     """matplotlib takes longer than a tiny run: only tests that ask for ``picture`` draw the curves."""
     if "picture" not in request.fixturenames:
         monkeypatch.setattr(finish, "draw_curves", lambda records, path: bool(path.write_bytes(b"")) or True)
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was(monkeypatch):
+    """A run sets the number of threads and the allocator of its process, which here is that of all tests."""
+    monkeypatch.setattr(_native, "keep_freed_memory", lambda: True)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

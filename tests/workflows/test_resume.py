@@ -213,7 +213,6 @@ def test_another_number_of_threads_is_said(tiny, capsys):
     output = pretrain(tiny(total_steps=1)).output
     resume(output, {"threads": 2})
     assert "the run began with 1 threads on cpu and goes on with 2" in capsys.readouterr().err
-    torch.set_num_threads(1)
 
 
 def test_another_corpus_is_refused(tiny, tmp_path):
