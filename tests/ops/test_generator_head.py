@@ -185,9 +185,12 @@ def test_distribution(backend, temperature) -> None:
 
 
 def test_distribution_over_the_vocabulary(native_op) -> None:
-    """χ² of a million draws at V = 30522."""
-    statistic, freedom = distribution(30522, 1_000_000, 1.0, seed=2)
-    assert freedom > 20000
+    """χ² of a million draws at V = 30522 (fewer where the machine has no vector kernels: it would take minutes)."""
+    from electra_fast import _native
+
+    slow = _native.build_info()["capability"] == "baseline"
+    statistic, freedom = distribution(30522, 100_000 if slow else 1_000_000, 1.0, seed=2)
+    assert freedom > (1000 if slow else 20000)
     assert abs(statistic - freedom) < 4 * (2 * freedom) ** 0.5
 
 
