@@ -224,9 +224,12 @@ def test_display_on_a_terminal(monkeypatch, capsys):
     display.report({"step": 1, "split": "train", "loss": 1.0})
     display.report({"step": 1, "split": "validation", "loss": 2.0})
     display.step(2)
+    monkeypatch.setattr("electra_fast.workflows.pretraining.display._REFRESH_SECONDS", 100.0)
+    display.step(3)  # not drawn at once, but in the end
     display.close()
     said = capsys.readouterr().err
     assert "a [note] that stays" in said
     assert "step 1, held out: loss 2.000" in said
     assert "2/10" in said
+    assert "3/10" in said
     assert "loss 1.000" in said

@@ -19,7 +19,8 @@ class Display:
     """
 
     def __init__(self, step: int, total: int) -> None:
-        self._start, self._total = step, total
+        self._start = self._done = step
+        self._total = total
         self._began = time.monotonic()
         self._drawn = 0.0
         self._bar: Any = None
@@ -48,10 +49,11 @@ class Display:
         if self._bar is None:
             print(text, file=sys.stderr, flush=True)
         else:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: int) -> None:
         """A step is done; cheap enough for every step."""
+        self._done = step
         if self._bar is not None and (now := time.monotonic()) - self._drawn > _REFRESH_SECONDS:
             self._drawn = now
             self._bar.update(self._task, completed=step, left=self._left(step), refresh=True)
@@ -68,7 +70,7 @@ class Display:
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, refresh=True)
+            self._bar.update(self._task, completed=self._done, left=self._left(self._done), refresh=True)
             self._bar.stop()
 
     def _left(self, step: int) -> str:
