@@ -206,7 +206,7 @@ def test_options_that_would_change_losses_may_not(tiny):
     output = pretrain(tiny(total_steps=1)).output
     with pytest.raises(ConfigError, match=r"learning_rate was 0\.001 when this run began and cannot become 0\.1"):
         resume(output, {"learning_rate": 0.1})
-    resume(output, {"learning_rate": 0.001})
+    resume(output, {"learning_rate": 0.001, "max_time": "5m", "precision": "auto", "device": "auto"})
 
 
 def test_another_number_of_threads_is_said(tiny, capsys):

@@ -88,7 +88,11 @@ def resume(output: str | Path, changes: Mapping[str, Any] | None = None) -> Pret
 
 
 def _changed(before: Mapping[str, Any], changes: Mapping[str, Any]) -> PretrainOptions:
-    """The run's options with those changed that may be. ConfigError for any other difference."""
+    """The run's options with those changed that may be. ConfigError for any other difference.
+
+    "auto" and ``max_time`` were decided when the run began, so that its command may be given again as it was.
+    """
+    changes = {name: value for name, value in changes.items() if name != "max_time" and value != "auto"}
     changed = PretrainOptions.from_mapping({**before, **changes})
     for name, value in changed.to_dict().items():
         if name in changes and name not in CHANGEABLE | {"device"} and value != before.get(name):
