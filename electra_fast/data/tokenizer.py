@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from electra_fast.data.manifest import content_hash
+from electra_fast.data.word_cache import WordCache, works_word_by_word
 from electra_fast.errors import ConfigError, TokenizerError
 from electra_fast.files import write_text
 
@@ -60,6 +61,7 @@ class Tokenizer:
             special_tokens=[(self.names[role], self.special_tokens[role]) for role in ("cls", "sep")],
         )
         self.hash = _hash(backend, self.names)
+        self._words = WordCache(backend) if works_word_by_word(backend) else None
 
     @property
     def special_ids(self) -> list[int]:
@@ -71,7 +73,9 @@ class Tokenizer:
         return isinstance(self.backend.model, models.WordPiece)
 
     def encode_lines(self, lines: Sequence[str]) -> list[list[int]]:
-        """Token ids of every line, without special tokens."""
+        """Token ids of every line, without special tokens. A tokenizer is not to be shared between threads."""
+        if self._words is not None:
+            return self._words.encode_lines(lines)
         return [encoding.ids for encoding in self.backend.encode_batch_fast(lines, add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
