@@ -1,10 +1,13 @@
-"""One joint ELECTRA pretraining step (masking, sampling, both losses, all gradients, clipping, optimiser update) against a composition of transformers' parts.
+"""One joint ELECTRA pretraining step (masking, sampling, both losses, all gradients, clipping, optimiser update)
+against a composition of transformers' parts.
 
     python benchmarks/bench_training_step.py                     # small, 16 x 128 tokens, float32 and bfloat16
     python benchmarks/bench_training_step.py --rounds 5 --allocator kept --record benchmarks/results/training_step.csv
 
-Method: all variants have the same weights and see the same fresh random batch in every round, rounds are interleaved in one process, times are medians with
-20 % and 80 % quantiles; the losses of both sides are compared on equal inputs before anything is timed. Peak memory is the highest resident size of a process
+Method: all variants have the same weights and see the same fresh random batch in every round, rounds are interleaved
+in one process, times are medians with
+20 % and 80 % quantiles; the losses of both sides are compared on equal inputs before anything is timed. Peak memory is
+the highest resident size of a process
 of its own that does nothing but this variant's steps, less what the imports take.
 """
 
@@ -41,7 +44,10 @@ def build(size: str, dropout: float) -> tuple[ElectraPretrainingPair, HuggingFac
     config = getattr(ElectraConfig, size)(**SPECIAL, **rates)
     pair = ElectraPretrainingPair(config)
     peer = HuggingFaceJoint(
-        *(transformers.ElectraConfig.from_dict(network.to_huggingface_dict()) for network in (config, config.generator())),
+        *(
+            transformers.ElectraConfig.from_dict(network.to_huggingface_dict())
+            for network in (config, config.generator())
+        ),
         discriminator_weight=config.pretraining.discriminator_weight,
     )
     peer.generator.load_state_dict(pair.generator.state_dict())
@@ -117,12 +123,27 @@ def make(variant: str, size: str, length: int) -> Callable[[Tensor], None]:
     torch.manual_seed(0)
     pair, peer = build(size, dropout=0.1)
     autocast = variant.endswith("bf16")
-    return our_step(pair, length, autocast) if variant.startswith("electra") else their_step(peer, pair.config.pretraining.mask_probability, autocast)
+    return (
+        our_step(pair, length, autocast)
+        if variant.startswith("electra")
+        else their_step(peer, pair.config.pretraining.mask_probability, autocast)
+    )
 
 
 def peak_memory(variant: str, options: argparse.Namespace) -> float:
     """MiB above what the imports take, in a process of its own."""
-    command = [sys.executable, __file__, "--memory-of", variant, "--size", options.size, "--batch", str(options.batch), "--length", str(options.length)]
+    command = [
+        sys.executable,
+        __file__,
+        "--memory-of",
+        variant,
+        "--size",
+        options.size,
+        "--batch",
+        str(options.batch),
+        "--length",
+        str(options.length),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])["mebibytes"]
 
@@ -145,7 +166,9 @@ def measure_memory(variant: str, options: argparse.Namespace) -> None:
 
 
 def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
     return done.stdout.strip() or "unknown"
 
 
@@ -163,9 +186,16 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--allocator", choices=("default", "kept"), default="default", help="kept: freed memory stays mapped, for both sides")
+    parser.add_argument(
+        "--allocator",
+        choices=("default", "kept"),
+        default="default",
+        help="kept: freed memory stays mapped, for both sides",
+    )
     parser.add_argument("--record", type=Path, help="append the rows to this CSV file")
-    parser.add_argument("--skip-memory", action="store_true", help="times only: peak memory takes a process for each variant")
+    parser.add_argument(
+        "--skip-memory", action="store_true", help="times only: peak memory takes a process for each variant"
+    )
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
@@ -182,7 +212,7 @@ def main() -> None:
     steps = {variant: make(variant, options.size, options.length) for variant in VARIANTS}
     vocabulary = getattr(ElectraConfig, options.size)().vocab_size
     times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    for round_ in range(-2, options.rounds):   # two rounds of warm-up
+    for round_ in range(-2, options.rounds):  # two rounds of warm-up
         ids = random_batch(options.batch, options.length, vocabulary)
         for variant, step in steps.items():
             start = time.perf_counter()
@@ -195,20 +225,41 @@ def main() -> None:
     rows = []
     for variant in VARIANTS:
         low, high = statistics.quantiles(times[variant], n=5)[0], statistics.quantiles(times[variant], n=5)[-1]
-        rows.append({
-            "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"), "commit": commit(), "device": f"{processor()}, {options.threads} threads",
-            "torch": torch.__version__, "transformers": transformers.__version__, "electra_fast": electra_fast.__version__,
-            "allocator": options.allocator, "model": options.size, "batch": options.batch, "length": options.length, "variant": variant,
-            "median_ms": round(statistics.median(times[variant]) * 1e3, 1), "q20_ms": round(low * 1e3, 1), "q80_ms": round(high * 1e3, 1),
-            "tokens_per_second": round(options.batch * options.length / statistics.median(times[variant])),
-            "peak_memory_mib": math.nan if options.skip_memory else round(peak_memory(variant, options), 1),
-        })
+        rows.append(
+            {
+                "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+                "commit": commit(),
+                "device": f"{processor()}, {options.threads} threads",
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "electra_fast": electra_fast.__version__,
+                "allocator": options.allocator,
+                "model": options.size,
+                "batch": options.batch,
+                "length": options.length,
+                "variant": variant,
+                "median_ms": round(statistics.median(times[variant]) * 1e3, 1),
+                "q20_ms": round(low * 1e3, 1),
+                "q80_ms": round(high * 1e3, 1),
+                "tokens_per_second": round(options.batch * options.length / statistics.median(times[variant])),
+                "peak_memory_mib": math.nan if options.skip_memory else round(peak_memory(variant, options), 1),
+            }
+        )
     peer = {row["variant"].split()[1]: row for row in rows if row["variant"].startswith("transformers")}
-    print(f"{'variant':20}{'median ms':>11}{'20 %':>9}{'80 %':>9}{'tokens/s':>10}{'speed':>8}{'peak MiB':>10}{'memory':>8}")
+    columns = ("median ms", "20 %", "80 %", "tokens/s", "speed", "peak MiB", "memory")
+    print(f"{'variant':20}" + "".join(f"{column:>11}" for column in columns))
     for row in rows:
         base = peer[row["variant"].split()[1]]
-        print(f"{row['variant']:20}{row['median_ms']:11.1f}{row['q20_ms']:9.1f}{row['q80_ms']:9.1f}{row['tokens_per_second']:10d}"
-              f"{base['median_ms'] / row['median_ms']:7.2f}x{row['peak_memory_mib']:10.1f}{row['peak_memory_mib'] / base['peak_memory_mib']:7.2f}x")
+        figures = (
+            f"{row['median_ms']:.1f}",
+            f"{row['q20_ms']:.1f}",
+            f"{row['q80_ms']:.1f}",
+            f"{row['tokens_per_second']}",
+            f"{base['median_ms'] / row['median_ms']:.2f}x",
+            f"{row['peak_memory_mib']:.0f}",
+            f"{row['peak_memory_mib'] / base['peak_memory_mib']:.2f}x",
+        )
+        print(f"{row['variant']:20}" + "".join(f"{figure:>11}" for figure in figures))
     if options.record:
         options.record.parent.mkdir(parents=True, exist_ok=True)
         new = not options.record.exists()

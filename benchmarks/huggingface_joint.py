@@ -1,7 +1,9 @@
 """The peer: a straightforward joint ELECTRA step composed of transformers' parts.
 
-`ElectraForMaskedLM` and `ElectraForPreTraining` sharing their embeddings, Gumbel sampling over the masked positions, `torch.optim.AdamW`, clipping to 1.0:
-what one writes with transformers today, with its sdpa attention. The vocabulary is projected at every position, because that is what `ElectraForMaskedLM` does.
+`ElectraForMaskedLM` and `ElectraForPreTraining` sharing their embeddings, Gumbel sampling over the masked positions,
+`torch.optim.AdamW`, clipping to 1.0:
+what one writes with transformers today, with its sdpa attention. The vocabulary is projected at every position,
+because that is what `ElectraForMaskedLM` does.
 """
 
 import torch
@@ -20,8 +22,17 @@ class HuggingFaceJoint(nn.Module):
         self.generator.generator_lm_head.weight = self.discriminator.electra.embeddings.word_embeddings.weight
         self.discriminator_weight = discriminator_weight
 
-    def forward(self, input_ids: Tensor, masked_ids: Tensor, chosen: Tensor, attention_mask: Tensor, sampled: Tensor | None = None) -> Tensor:
-        """``input_ids``, ``masked_ids`` [B, S]; ``chosen`` [B, S] bool; ``sampled`` replaces the draw, to compare losses on equal inputs."""
+    def forward(
+        self,
+        input_ids: Tensor,
+        masked_ids: Tensor,
+        chosen: Tensor,
+        attention_mask: Tensor,
+        sampled: Tensor | None = None,
+    ) -> Tensor:
+        """``input_ids``, ``masked_ids`` [B, S]; ``chosen`` [B, S] bool; ``sampled`` replaces the draw, to compare
+        losses on equal inputs.
+        """
         labels = torch.where(chosen, input_ids, -100)
         generator = self.generator(input_ids=masked_ids, attention_mask=attention_mask, labels=labels)
         if sampled is None:
@@ -36,7 +47,9 @@ class HuggingFaceJoint(nn.Module):
 
 
 def choose_masked(input_ids: Tensor, special: Tensor, probability: float, mask_id: int) -> tuple[Tensor, Tensor]:
-    """ELECTRA's masking as a collator does it: ``probability`` of the tokens that are not special, 85 % of them become [MASK]."""
+    """ELECTRA's masking as a collator does it: ``probability`` of the tokens that are not special, 85 % of them become
+    [MASK].
+    """
     scores = torch.rand(input_ids.shape, device=input_ids.device).masked_fill(torch.isin(input_ids, special), -1.0)
     count = max(1, round(input_ids.shape[1] * probability))
     chosen = torch.zeros_like(input_ids, dtype=torch.bool).scatter_(1, scores.topk(count, dim=1).indices, True)

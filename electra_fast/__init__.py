@@ -1,6 +1,7 @@
 """Pretrain, fine-tune and run ELECTRA fast in PyTorch, and the fused kernels behind it.
 
-Importing this package needs no GPU, no Triton and no compiler, and takes no time: names are loaded when they are first used.
+Importing this package needs no GPU, no Triton and no compiler, and takes no time: names are loaded when they are first
+used.
 ``electra_fast.backends()`` says, for every op, what would run and why each other backend would not.
 """
 

@@ -14,12 +14,25 @@ import torch
 import electra_fast
 from electra_fast.ops.backend import backends
 
-_PACKAGES = ("torch", "triton", "numpy", "tokenizers", "safetensors", "transformers", "tensorboard", "matplotlib", "pyarrow", "zstandard")
+_PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "transformers",
+    "tensorboard",
+    "matplotlib",
+    "pyarrow",
+    "zstandard",
+)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything ``doctor`` shows. ``ops[device][op][backend]`` is None when that backend can run, else the reason why it cannot."""
+    """Everything ``doctor`` shows. ``ops[device][op][backend]`` is None when that backend can run, else the reason why
+    it cannot.
+    """
 
     versions: dict[str, str]
     devices: dict[str, dict[str, str]]

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-if "PYTEST_XDIST_WORKER" in os.environ:   # workers share the cores; two thread pools on them would only fight
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; two thread pools on them would only fight
     torch.set_num_threads(1)
 
 

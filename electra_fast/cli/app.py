@@ -1,6 +1,8 @@
-"""The ``electra-fast`` command line: one function a command, and one place where an error becomes a line and an exit code.
+"""The ``electra-fast`` command line: one function a command, and one place where an error becomes a line and an exit
+code.
 
-Exit codes: 0 done, 2 something the user can mend (a one-line message says what), 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
+Exit codes: 0 done, 2 something the user can mend (a one-line message says what), 130 interrupted (Ctrl-C), 143
+terminated (SIGTERM).
 """
 
 import errno
@@ -39,7 +41,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
 ) -> None:
     pass
 

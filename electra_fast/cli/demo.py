@@ -8,15 +8,19 @@ import typer
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the text, the corpus and the run.")] = Path("runs/demo"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Directory for the text, the corpus and the run.")
+    ] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option(min=0.05, help="How long to train.")] = 5.0,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
 ) -> None:
     """Pretrain a small ELECTRA on text that every Python carries, and show what it learned.
 
-    Takes the language reference and the standard library's docstrings (no download), trains a tokenizer, pretrains on 95 % of the documents and evaluates on
-    the rest. Afterwards OUTPUT/run holds the curves (curves.png), the figures (summary.json), and both networks as Hugging Face directories (model/).
+    Takes the language reference and the standard library's docstrings (no download), trains a tokenizer, pretrains on
+    95 % of the documents and evaluates on
+    the rest. Afterwards OUTPUT/run holds the curves (curves.png), the figures (summary.json), and both networks as
+    Hugging Face directories (model/).
     """
     from rich.console import Console
 
@@ -25,7 +29,10 @@ def demo(
     from electra_fast.workflows.pretraining import find_replaced
 
     console = Console()
-    console.print(f"Text of this Python's documentation, a tokenizer of {job.VOCABULARY:,} tokens, and a small ELECTRA, in [bold]{output}[/].")
+    console.print(
+        "Text of this Python's documentation, a tokenizer of "
+        f"{job.VOCABULARY:,} tokens, and a small ELECTRA, in [bold]{output}[/]."
+    )
     with preparing(console) as progress:
         job.prepare_corpus(output, progress)
     result = job.demo(output, minutes, seed, resume)
@@ -33,7 +40,10 @@ def demo(
         console.print(f"Go on with: electra-fast demo --output {output} --resume")
         sys.exit(128 + result.signal)
     console.print()
-    console.print("What it learned: the generator rewrote some words (the original in brackets), the discriminator points at as many.")
+    console.print(
+        "What it learned: the generator rewrote some words (the original in brackets), "
+        "the discriminator points at as many."
+    )
     console.print("[bold green]✓ found[/]  [bold yellow]✗ missed[/]  [bold red]? false alarm[/]")
     for sentence in find_replaced(result.output / "model", job.SENTENCES, probability=0.2):
         console.print("  ", sentence, sep="")

@@ -1,4 +1,6 @@
-"""``electra-fast doctor``: versions, devices, instruction sets, and for every op the backend that would run and why each other one would not."""
+"""``electra-fast doctor``: versions, devices, instruction sets, and for every op the backend that would run and why
+each other one would not.
+"""
 
 import json
 from enum import Enum
@@ -17,7 +19,9 @@ class Precision(str, Enum):
 
 
 def doctor(
-    dtype: Annotated[Precision, typer.Option(help="Ask the backends about activations of this type.")] = Precision.float32,
+    dtype: Annotated[
+        Precision, typer.Option(help="Ask the backends about activations of this type.")
+    ] = Precision.float32,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a bug report or a script.")] = False,
 ) -> None:
     """Say what this machine has, and for every op which backend would run and why each other one would not."""

@@ -276,9 +276,7 @@ def _summarise(console: Console, manifest: Manifest, output: Path) -> None:
     console.print(table)
     console.print(f"{output}: {manifest.vocab_size:,} vocabulary entries", highlight=False)
     if manifest.long_lines:
-        console.print(
-            f"lines longer than 100,000 characters, cut at spaces: {manifest.long_lines:,}", highlight=False
-        )
+        console.print(f"lines longer than 100,000 characters, cut at spaces: {manifest.long_lines:,}", highlight=False)
     train = manifest.splits["train"]
     if train.unknown_tokens > _UNKNOWN_SHARE_TO_MENTION * train.tokens:
         console.print(

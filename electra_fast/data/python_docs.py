@@ -1,4 +1,5 @@
-"""The English text that every CPython carries: the language reference behind ``help()`` and the docstrings of the standard library.
+"""The English text that every CPython carries: the language reference behind ``help()`` and the docstrings of the
+standard library.
 
 About two megabytes of real prose that are there without a download; ``electra-fast demo`` pretrains on them.
 """
@@ -19,7 +20,8 @@ _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idlelib"
 def paragraphs(text: str) -> list[str]:
     """The prose of a docstring or help topic, one paragraph a string, spaces collapsed.
 
-    Doctests, tables, rulers and code are left out: a paragraph stays when it has at least four words and is mostly letters.
+    Doctests, tables, rulers and code are left out: a paragraph stays when it has at least four words and is mostly
+    letters.
     """
     kept = []
     for block in re.split(r"\n\s*\n", text):
@@ -34,7 +36,7 @@ def paragraphs(text: str) -> list[str]:
 def _docstrings(source: str) -> Iterator[str]:
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):   # the standard library carries deliberately broken files
+    except (SyntaxError, ValueError):  # the standard library carries deliberately broken files
         return
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -79,7 +81,9 @@ def documents() -> Iterator[list[str]]:
 
 
 def write(path: Path) -> int:
-    """Write the documents to ``path``, a paragraph a line and a blank line between documents; returns the number of characters."""
+    """Write the documents to ``path``, a paragraph a line and a blank line between documents; returns the number of
+    characters.
+    """
     text = "\n\n".join("\n".join(document) for document in documents()) + "\n"
     path.write_text(text, encoding="utf-8")
     return len(text)

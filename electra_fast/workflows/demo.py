@@ -1,6 +1,7 @@
 """The whole road in five minutes, on text that is already there: corpus, tokenizer, pretraining, held-out evaluation.
 
-The text is what every CPython carries (`electra_fast.data.python_docs`), the network a real if small ELECTRA. Many small steps matter more than width
+The text is what every CPython carries (`electra_fast.data.python_docs`), the network a real if small ELECTRA. Many
+small steps matter more than width
 at this budget: see docs/notes/demo-recipe.md for what was tried.
 """
 
