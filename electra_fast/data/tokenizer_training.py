@@ -21,7 +21,10 @@ from electra_fast.errors import ConfigError, CorpusError
 
 # The tokenizer takes a word of more than 100 characters for unknown, and the trainer is slow on them. Chinese characters
 # are words of their own.
-_ENDLESS_WORD = re.compile(r"[^\W_\u2e80-\u2fdf\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]{101,}")
+_ENDLESS_WORD = re.compile(
+    r"[^\W_\u2e80-\u2fdf\u3400-\u9fff"
+    r"\uf900-\ufaff\U00020000-\U0003ffff]{101,}"
+)
 _SMALLEST_VOCABULARY = 64
 _CODE_POINTS = 0x110000
 
