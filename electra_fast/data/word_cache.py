@@ -1,12 +1,13 @@
 """Encoding text word by word from a table of words seen before: the same ids, several times faster.
 
 Text repeats its words. BERT's rules (clean, lower-case, strip accents, set Chinese characters apart, split at spaces
-and punctuation, WordPiece) look at no more than what stands between two spaces, so the ids of a line are those of its
-words one after the other, and each word needs to go through the rules only once.
+and punctuation, WordPiece) never look across a space or beside an ASCII punctuation mark, so the ids of a line are
+those of its words and marks one after the other, and each word needs to go through the rules only once.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import chain
 
@@ -14,10 +15,11 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
 MOST_CHARACTERS = 1 << 21  # of words held, about 100 MB with their ids; then the table starts anew
+_WORDS = re.compile(r"[!-/:-@\[-`{-~]|[^ !-/:-@\[-`{-~]+")  # an ASCII punctuation mark, or what is between such
 
 
 def works_word_by_word(backend: tokenizers.Tokenizer) -> bool:
-    """Whether a tokenizer's ids of a text are those of its parts between spaces."""
+    """Whether a tokenizer's ids of a text are those of its words and punctuation marks one after the other."""
     return (
         isinstance(backend.model, models.WordPiece)
         and isinstance(backend.normalizer, normalizers.BertNormalizer)
@@ -37,7 +39,7 @@ class WordCache:
 
     def encode_lines(self, lines: Sequence[str]) -> list[list[int]]:
         """Token ids of every line, without special tokens."""
-        split = [line.split(" ") for line in lines]
+        split = list(map(_WORDS.findall, lines))
         self._learn(set(chain.from_iterable(split)))
         ids = self._ids.__getitem__
         return [list(chain.from_iterable(map(ids, words))) for words in split]
