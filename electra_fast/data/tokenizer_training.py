@@ -19,8 +19,8 @@ from tokenizers import trainers
 from electra_fast.data.tokenizer import SPECIAL_TOKENS, Tokenizer, wordpiece
 from electra_fast.errors import ConfigError, CorpusError
 
-# The tokenizer takes a word of more than 100 characters for unknown, and the trainer is slow on them. Chinese characters
-# are words of their own.
+# The tokenizer takes a word of more than 100 characters for unknown, and the trainer is slow on them.
+# Chinese characters are words of their own.
 _ENDLESS_WORD = re.compile(
     r"[^\W_\u2e80-\u2fdf\u3400-\u9fff"
     r"\uf900-\ufaff\U00020000-\U0003ffff]{101,}"
