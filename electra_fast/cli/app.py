@@ -15,6 +15,7 @@ from electra_fast.cli.demo import demo
 from electra_fast.cli.doctor import doctor
 from electra_fast.cli.prepare import prepare
 from electra_fast.cli.pretrain import pretrain
+from electra_fast.cli.show import show
 from electra_fast.errors import ElectraError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(prepare)
 app.command()(pretrain)
+app.command()(show)
 app.command()(demo)
 app.command()(doctor)
 

@@ -1,0 +1,40 @@
+"""The text that every CPython carries."""
+
+from electra_fast.data import python_docs
+
+
+def test_paragraphs_are_prose():
+    text = """Return the sum of all the items.
+
+    >>> sum([1, 2, 3]) of the list here
+    6
+
+    =====  =====
+    a      b
+    =====  =====
+
+    Too short here.
+
+    A second ``paragraph`` that goes
+    on over two lines."""
+    assert python_docs.paragraphs(text) == [
+        "Return the sum of all the items.",
+        "A second paragraph that goes on over two lines.",
+    ]
+
+
+def test_broken_source_has_no_docstrings():
+    assert list(python_docs._docstrings("def f(:")) == []
+    assert list(python_docs._docstrings('"""One."""\nclass A:\n    """Two."""')) == ["One.", "Two."]
+
+
+def test_the_text_is_there_and_stays_the_same(tmp_path):
+    first, second = tmp_path / "a.txt", tmp_path / "b.txt"
+    assert python_docs.write(first) == python_docs.write(second) > 1_000_000
+    text = first.read_text(encoding="utf-8")
+    assert text == second.read_text(encoding="utf-8")
+    documents = [document.splitlines() for document in text.split("\n\n")]
+    assert len(documents) > 400
+    lines = [line for document in documents for line in document]
+    assert len(lines) == len(set(lines))
+    assert any("the exception" in line for line in lines)
