@@ -41,7 +41,7 @@ static double forward(const void* hidden_, const void* weight_, double bias, con
 #pragma omp simd reduction(+ : total)
   for (int64_t r = begin; r < end; ++r) {
     const A l = logits[r];
-    const A loss = (l > A(0) ? l : A(0)) - (labels[r] ? l : A(0)) + log1p_unit(exp_(-magnitude(l)));
+    const A loss = (l > A(0) ? l : A(0)) - (labels[r] ? l : A(0)) + log1p_unit(exp_nonpositive(-magnitude(l)));
     total += mask && !mask[r] ? 0.0 : double(loss);
   }
   return total;
@@ -58,7 +58,7 @@ static void backward(double grad_, const void* hidden_, const void* weight_, con
   A dbias = 0;
   for (int64_t i = 0; i < n; ++i) dweight[i] = 0;
   for (int64_t r = begin; r < end; ++r) {
-    const A l = logits[r], e = exp_(-magnitude(l)), sigmoid = (l < A(0) ? e : A(1)) / (A(1) + e);
+    const A l = logits[r], e = exp_nonpositive(-magnitude(l)), sigmoid = (l < A(0) ? e : A(1)) / (A(1) + e);
     const A d = mask && !mask[r] ? A(0) : grad * (sigmoid - A(labels[r] ? 1 : 0));
     dbias += d;
     const T* h = hidden + r * n;

@@ -61,8 +61,9 @@ static inline void store_words(DropoutLanes c0, DropoutLanes c1, DropoutLanes c2
 static inline int64_t dropout_blocks(int64_t n) { return n > 0 ? (n + 15) / 16 : 1; }   // Philox calls of a row of n columns
 
 // Rows whose bytes are made together, so that short rows fill the lanes too and the counters' setup is paid once.
+constexpr int64_t max_dropout_rows = 64;
 static inline int64_t dropout_rows(int64_t n) {
-  const int64_t rows = 64 / dropout_blocks(n);
+  const int64_t rows = max_dropout_rows / dropout_blocks(n);
   return rows > 1 ? rows : 1;
 }
 

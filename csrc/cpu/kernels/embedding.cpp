@@ -6,9 +6,9 @@
 namespace electra {
 namespace ELECTRA_ISA {
 
-// Scratch: two rows in the accumulation type, then the dropout bytes of a group of rows. Each part is aligned to 64 bytes.
+// Scratch: a group of rows in the accumulation type, then its dropout bytes. Each part is aligned to 64 bytes.
 static int64_t row_bytes(DType type, int64_t n) { return (n * (type == DType::f64 ? 8 : 4) + 63) / 64 * 64; }
-static int64_t scratch(DType type, int64_t n) { return 2 * row_bytes(type, n) + dropout_scratch(n); }
+static int64_t scratch(DType type, int64_t n) { return dropout_rows(n) * row_bytes(type, n) + dropout_scratch(n); }
 
 template <class A, class Table>
 static void gather(const EmbeddingInputs& in, int64_t r, A* __restrict row) {
@@ -33,29 +33,25 @@ static void gather_any(const EmbeddingInputs& in, int64_t r, double* row) {
 template <class T>
 static void forward(const EmbeddingInputs& in, double eps, void* y_, void* mean_, void* rstd_, int64_t begin, int64_t end, void* scratch) {
   using A = acc_t<T>;
-  const int64_t n = in.n;
+  const int64_t n = in.n, stride = row_bytes(in.type, n) / int64_t(sizeof(A)), group = dropout_rows(n), bytes_per_row = dropout_blocks(n) * 16;
   const A *weight = static_cast<const A*>(in.weight), *bias = static_cast<const A*>(in.bias);
-  A *mean = static_cast<A*>(mean_), *rstd = static_cast<A*>(rstd_);
-  A* __restrict row = static_cast<A*>(scratch);
-  uint8_t* bytes = static_cast<uint8_t*>(scratch) + 2 * row_bytes(in.type, n);
+  A *mean = static_cast<A*>(mean_), *rstd = static_cast<A*>(rstd_), *rows = static_cast<A*>(scratch);
+  uint8_t* group_bytes = reinterpret_cast<uint8_t*>(rows + group * stride);
   const int threshold = in.dropout.threshold;
   const A scale = A(256) / A(threshold);
   const bool drops = threshold < 256;
-  const int64_t group = drops ? dropout_rows(n) : 1, bytes_per_row = dropout_blocks(n) * 16;
   for (int64_t first = begin; first < end; first += group) {
-    const int64_t rows = end - first < group ? end - first : group;
-    if (drops) dropout_bytes(in.dropout.stream, first, rows, n, bytes);
-    for (int64_t r = first; r < first + rows; ++r) {
-      gather_any(in, r, row);
-      A m, s;
-      row_statistics(row, n, A(eps), m, s);
-      mean[r] = m;
-      rstd[r] = s;
-      T* __restrict y = static_cast<T*>(y_) + r * n;
+    const int64_t count = end - first < group ? end - first : group;
+    if (drops) dropout_bytes(in.dropout.stream, first, count, n, group_bytes);
+    for (int64_t r = 0; r < count; ++r) gather_any(in, first + r, rows + r * stride);
+    row_statistics(rows, stride, count, n, A(eps), mean + first, rstd + first);
+    for (int64_t r = 0; r < count; ++r) {
+      const A *row = rows + r * stride, m = mean[first + r], s = rstd[first + r];
+      T* __restrict y = static_cast<T*>(y_) + (first + r) * n;
       if (drops) {
-        const uint8_t* b = bytes + (r - first) * bytes_per_row;
+        const uint8_t* bytes = group_bytes + r * bytes_per_row;
 #pragma omp simd
-        for (int64_t i = 0; i < n; ++i) store(y[i], drop((row[i] - m) * s * weight[i] + bias[i], b[i], threshold, scale));
+        for (int64_t i = 0; i < n; ++i) store(y[i], drop((row[i] - m) * s * weight[i] + bias[i], bytes[i], threshold, scale));
       } else {
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) store(y[i], (row[i] - m) * s * weight[i] + bias[i]);
@@ -68,33 +64,39 @@ template <class T>
 static void backward(const EmbeddingInputs& in, const void* grad_, const void* mean_, const void* rstd_, void* dsum_, void* dweight_, void* dbias_, int64_t begin,
                      int64_t end, void* scratch) {
   using A = acc_t<T>;
-  const int64_t n = in.n;
+  const int64_t n = in.n, stride = row_bytes(in.type, n) / int64_t(sizeof(A)), group = dropout_rows(n), bytes_per_row = dropout_blocks(n) * 16;
   const T* grad = static_cast<const T*>(grad_);
   const A *weight = static_cast<const A*>(in.weight), *mean = static_cast<const A*>(mean_), *rstd = static_cast<const A*>(rstd_);
-  A *dweight = static_cast<A*>(dweight_), *dbias = static_cast<A*>(dbias_);
-  A* __restrict row = static_cast<A*>(scratch);
-  uint8_t* bytes = static_cast<uint8_t*>(scratch) + 2 * row_bytes(in.type, n);
+  A *dweight = static_cast<A*>(dweight_), *dbias = static_cast<A*>(dbias_), *rows = static_cast<A*>(scratch);
+  uint8_t* group_bytes = reinterpret_cast<uint8_t*>(rows + group * stride);
   const int threshold = in.dropout.threshold;
   const A scale = A(256) / A(threshold);
   const bool drops = threshold < 256;
-  const int64_t group = drops ? dropout_rows(n) : 1, bytes_per_row = dropout_blocks(n) * 16;
   for (int64_t i = 0; i < n; ++i) dweight[i] = dbias[i] = 0;
+  A c1[max_dropout_rows], c2[max_dropout_rows];
   for (int64_t first = begin; first < end; first += group) {
-    const int64_t rows = end - first < group ? end - first : group;
-    if (drops) dropout_bytes(in.dropout.stream, first, rows, n, bytes);
-    for (int64_t r = first; r < first + rows; ++r) {
-      gather_any(in, r, row);
-      const T* g = grad + r * n;
-      A* __restrict d = static_cast<A*>(dsum_) + r * n;
+    const int64_t count = end - first < group ? end - first : group;
+    if (drops) dropout_bytes(in.dropout.stream, first, count, n, group_bytes);
+    A* dsum = static_cast<A*>(dsum_) + first * n;   // holds the gradient of the normalised rows until that of the sum replaces it
+    for (int64_t r = 0; r < count; ++r) {
+      gather_any(in, first + r, rows + r * stride);
+      const T* g = grad + (first + r) * n;
+      A* __restrict d = dsum + r * n;
       if (drops) {
-        const uint8_t* b = bytes + (r - first) * bytes_per_row;
+        const uint8_t* bytes = group_bytes + r * bytes_per_row;
 #pragma omp simd
-        for (int64_t i = 0; i < n; ++i) d[i] = drop(load(g[i]), b[i], threshold, scale);
+        for (int64_t i = 0; i < n; ++i) d[i] = drop(load(g[i]), bytes[i], threshold, scale);
       } else {
 #pragma omp simd
         for (int64_t i = 0; i < n; ++i) d[i] = load(g[i]);
       }
-      row_norm_backward(d, row, weight, n, mean[r], rstd[r], dweight, dbias);
+    }
+    reduce_rows(dsum, n, rows, stride, count, weight, n, mean + first, rstd + first, dweight, dbias, c1, c2);
+    for (int64_t r = 0; r < count; ++r) {
+      const A *s = rows + r * stride, m = mean[first + r], q = rstd[first + r], c1r = c1[r], c2r = c2[r];
+      A* __restrict d = dsum + r * n;
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) d[i] = norm_gradient(d[i], s[i], weight[i], m, q, c1r, c2r);
     }
   }
 }

@@ -1,5 +1,4 @@
-// Scalar functions written so that a `#pragma omp simd` loop around them vectorises: no branches, no tables, no library calls.
-// Errors are in units in the last place (ulp) against correctly rounded results, checked by tests/ops/test_gelu.py and tests/ops/test_attention.py.
+// Scalar functions written so that a `#pragma omp simd` loop around them vectorises: no branches, no tables, no library calls for float.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -8,34 +7,38 @@
 namespace electra {
 namespace ELECTRA_ISA {
 
-// exp(x), < 2 ulp, for float. x = n ln2 + r with |r| <= ln2/2 (Cody-Waite), a degree-7 Taylor polynomial of e^r (truncation 5e-9), then scaling by 2^n.
-// Below -87.3 the result is 0; above 88.7 it is inf; NaN stays NaN.
-static inline float exp_(float x) {
-  const float clamped = x < -88.f ? -88.f : x > 89.f ? 89.f : x;
-  const float magic = 12582912.f;   // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
-  const float shifted = clamped * 1.44269504f + magic;
-  const float n = shifted - magic;
-  float r = clamped - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
-  float p = 1.f / 5040;
-  p = p * r + 1.f / 720;
-  p = p * r + 1.f / 120;
-  p = p * r + 1.f / 24;
-  p = p * r + 1.f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.f;
-  p = p * r + 1.f;
-  // 2^n in two halves, so that n = 128 (just below overflow) is representable.
-  const int32_t ni = int32_t(n);
-  const int32_t n0 = ni >> 1, n1 = ni - n0;
-  const uint32_t b0 = uint32_t(n0 + 127) << 23, b1 = uint32_t(n1 + 127) << 23;
-  float s0, s1;
-  memcpy(&s0, &b0, 4);
-  memcpy(&s1, &b1, 4);
-  const float y = p * s0 * s1;
-  return x < -87.33654f ? 0.f : y;
+static inline uint32_t bits_of(float x) {
+  uint32_t u;
+  memcpy(&u, &x, 4);
+  return u;
 }
-static inline double exp_(double x) { return exp(x); }
+static inline float float_of(uint32_t u) {
+  float x;
+  memcpy(&x, &u, 4);
+  return x;
+}
+
+// 2^x for -126 <= x <= 0, relative error < 1.2e-7; NaN stays NaN. x = n + r with |r| <= 1/2; 2^r by a minimax polynomial of degree 6 with constant term 1
+// (Lawson's iteration in double precision, 2e-9); n is added to the exponent.
+static inline float exp2_nonpositive(float x) {
+  const float shifted = x + 12582912.f;   // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
+  const float r = x - (shifted - 12582912.f);
+  float p = 1.53533620e-4f;
+  p = p * r + 1.33988739e-3f;
+  p = p * r + 9.61843692e-3f;
+  p = p * r + 5.55033237e-2f;
+  p = p * r + 0.240226477f;
+  p = p * r + 0.693147182f;
+  p = p * r + 1.f;
+  return float_of(bits_of(p) + (bits_of(shifted) << 23));
+}
+
+// e^x for x <= 0, the smallest normal number where it would be less; the relative error grows with |x| as that of x log2(e) does.
+static inline float exp_nonpositive(float x) {
+  const float y = x * 1.44269504f;
+  return exp2_nonpositive(y < -126.f ? -126.f : y);
+}
+static inline double exp_nonpositive(double x) { return exp(x); }
 
 }  // namespace ELECTRA_ISA
 }  // namespace electra

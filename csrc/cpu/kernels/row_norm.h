@@ -1,10 +1,14 @@
-// Normalisation of one row that lies in L1: what layer_norm and embedding share. Accumulation type A throughout.
+// Normalisation of rows that lie in L1: what layer_norm and embedding share. Accumulation type A throughout.
+//
+// Rows come in small groups (dropout_rows), each phase going over the whole group before the next: the reductions of several rows overlap, where one row alone
+// would wait for the latency of every step from its first addition to its square root.
 #pragma once
 #include <math.h>
 #include <stdint.h>
 
 #include "cpu/kernels/dropout.h"
 #include "cpu/kernels/types.h"
+#include "cpu/kernels/vector.h"
 
 namespace electra {
 namespace ELECTRA_ISA {
@@ -18,40 +22,121 @@ static inline A drop(A x, uint8_t byte, int threshold, A scale) {
   return int(byte) < threshold ? x * scale : A(0);
 }
 
-// Two passes, so that a large mean does not eat the variance.
-template <class A>
-static inline void row_statistics(const A* row, int64_t n, A eps, A& mean, A& rstd) {
-  A total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t i = 0; i < n; ++i) total += row[i];
-  const A m = total / A(n);
-  A squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t i = 0; i < n; ++i) squares += (row[i] - m) * (row[i] - m);
-  mean = m;
-  rstd = A(1) / square_root(squares / A(n) + eps);
+// Sum of a vector's lanes, by halves.
+template <class A, int bytes>
+static inline A sum_of_lanes(const void* lanes_) {
+  if constexpr (bytes == sizeof(A)) {
+    return *static_cast<const A*>(lanes_);
+  } else {
+    typedef A Half __attribute__((vector_size(bytes / 2)));
+    Half lower, upper;
+    memcpy(&lower, lanes_, sizeof lower);
+    memcpy(&upper, static_cast<const char*>(lanes_) + sizeof lower, sizeof upper);
+    lower += upper;
+    return sum_of_lanes<A, bytes / 2>(&lower);
+  }
 }
 
-// Backward of y = (s - mean) rstd weight + bias for one row, s and grad in the accumulation type.
-// Adds this row to dweight and dbias; overwrites `grad` with ds = rstd (g - mean(g) - xhat mean(g xhat)), g = grad weight, xhat = (s - mean) rstd.
+// Reductions over a row keep four vectors of partial sums: one alone would wait for each addition's latency.
 template <class A>
-static inline void row_norm_backward(A* __restrict grad, const A* s, const A* weight, int64_t n, A mean, A rstd, A* __restrict dweight, A* __restrict dbias) {
-  A c1 = 0, c2 = 0;
-#pragma omp simd reduction(+ : c1, c2)
-  for (int64_t i = 0; i < n; ++i) {
-    const A xhat = (s[i] - mean) * rstd, dy = grad[i], g = dy * weight[i];
-    c1 += g;
-    c2 += g * xhat;
-    dweight[i] += dy * xhat;
-    dbias[i] += dy;
+static inline A row_sum(const A* row, int64_t n) {
+  constexpr int64_t w = lanes<A>;
+  vec<A> s0{}, s1{}, s2{}, s3{};
+  int64_t i = 0;
+  for (; i + 4 * w <= n; i += 4 * w) {
+    s0 += load_vector(row + i);
+    s1 += load_vector(row + i + w);
+    s2 += load_vector(row + i + 2 * w);
+    s3 += load_vector(row + i + 3 * w);
   }
-  c1 /= A(n);
-  c2 /= A(n);
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const A xhat = (s[i] - mean) * rstd;
-    grad[i] = rstd * (grad[i] * weight[i] - c1 - xhat * c2);
+  for (; i + w <= n; i += w) s0 += load_vector(row + i);
+  s0 = (s0 + s1) + (s2 + s3);
+  A total = sum_of_lanes<A, vector_bytes>(&s0);
+  for (; i < n; ++i) total += row[i];
+  return total;
+}
+
+// Σ (row - mean)²
+template <class A>
+static inline A row_squares(const A* row, int64_t n, A mean) {
+  constexpr int64_t w = lanes<A>;
+  vec<A> s0{}, s1{}, s2{}, s3{};
+  int64_t i = 0;
+  for (; i + 4 * w <= n; i += 4 * w) {
+    const vec<A> d0 = load_vector(row + i) - mean, d1 = load_vector(row + i + w) - mean, d2 = load_vector(row + i + 2 * w) - mean,
+                 d3 = load_vector(row + i + 3 * w) - mean;
+    s0 += d0 * d0;
+    s1 += d1 * d1;
+    s2 += d2 * d2;
+    s3 += d3 * d3;
   }
+  for (; i + w <= n; i += w) {
+    const vec<A> d = load_vector(row + i) - mean;
+    s0 += d * d;
+  }
+  s0 = (s0 + s1) + (s2 + s3);
+  A total = sum_of_lanes<A, vector_bytes>(&s0);
+  for (; i < n; ++i) total += (row[i] - mean) * (row[i] - mean);
+  return total;
+}
+
+// Mean and reciprocal standard deviation of `count` rows, `stride` apart. Two passes, so that a large mean does not eat the variance.
+template <class A>
+static inline void row_statistics(const A* rows, int64_t stride, int64_t count, int64_t n, A eps, A* mean, A* rstd) {
+  for (int64_t r = 0; r < count; ++r) mean[r] = row_sum(rows + r * stride, n) / A(n);
+  for (int64_t r = 0; r < count; ++r) rstd[r] = A(1) / square_root(row_squares(rows + r * stride, n, mean[r]) / A(n) + eps);
+}
+
+// Reductions of the backward of y = (s - mean) rstd weight + bias over R rows: c1 = mean(g), c2 = mean(g xhat), with g = grad weight, xhat = (s - mean) rstd.
+// Adds the rows to dweight and dbias, which are read and written once for all R.
+template <int R, class A>
+static inline void reduce_rows(const A* grad, int64_t grad_stride, const A* s, int64_t stride, const A* weight, int64_t n, const A* mean, const A* rstd,
+                               A* __restrict dweight, A* __restrict dbias, A* c1, A* c2) {
+  vec<A> sums[R] = {}, products[R] = {};
+  int64_t i = 0;
+  for (; i + lanes<A> <= n; i += lanes<A>) {
+    const vec<A> w = load_vector(weight + i);
+    vec<A> dw = load_vector(dweight + i), db = load_vector(dbias + i);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const vec<A> xhat = (load_vector(s + r * stride + i) - mean[r]) * rstd[r], dy = load_vector(grad + r * grad_stride + i), g = dy * w;
+      sums[r] += g;
+      products[r] += g * xhat;
+      dw += dy * xhat;
+      db += dy;
+    }
+    store_vector(dweight + i, dw);
+    store_vector(dbias + i, db);
+  }
+  for (int r = 0; r < R; ++r) {
+    c1[r] = sum_of_lanes<A, vector_bytes>(&sums[r]);
+    c2[r] = sum_of_lanes<A, vector_bytes>(&products[r]);
+    for (int64_t k = i; k < n; ++k) {
+      const A xhat = (s[r * stride + k] - mean[r]) * rstd[r], dy = grad[r * grad_stride + k], g = dy * weight[k];
+      c1[r] += g;
+      c2[r] += g * xhat;
+      dweight[k] += dy * xhat;
+      dbias[k] += dy;
+    }
+    c1[r] /= A(n);
+    c2[r] /= A(n);
+  }
+}
+
+template <class A>
+static inline void reduce_rows(const A* grad, int64_t grad_stride, const A* s, int64_t stride, int64_t count, const A* weight, int64_t n, const A* mean,
+                               const A* rstd, A* dweight, A* dbias, A* c1, A* c2) {
+  int64_t r = 0;
+  for (; r + 4 <= count; r += 4)
+    reduce_rows<4>(grad + r * grad_stride, grad_stride, s + r * stride, stride, weight, n, mean + r, rstd + r, dweight, dbias, c1 + r, c2 + r);
+  for (; r < count; ++r)
+    reduce_rows<1>(grad + r * grad_stride, grad_stride, s + r * stride, stride, weight, n, mean + r, rstd + r, dweight, dbias, c1 + r, c2 + r);
+}
+
+// d(loss)/ds of one element, after reduce_rows.
+template <class A>
+static inline A norm_gradient(A grad, A s, A weight, A mean, A rstd, A c1, A c2) {
+  return rstd * (grad * weight - c1 - (s - mean) * rstd * c2);
 }
 
 }  // namespace ELECTRA_ISA
