@@ -1,8 +1,7 @@
 """The whole road in five minutes, on text that is already there: corpus, tokenizer, pretraining, held-out evaluation.
 
-The text is what every CPython carries (`electra_fast.data.python_docs`), the network a real if small ELECTRA. Many
-small steps matter more than width
-at this budget: see docs/notes/demo-recipe.md for what was tried.
+The text is what every CPython carries (`electra_fast.data.python_docs`), the network a real if small ELECTRA. What
+was tried, and how far five minutes go: docs/notes/demo-recipe.md.
 """
 
 from collections.abc import Callable
@@ -28,7 +27,7 @@ NETWORK = {
 RECIPE = {
     "batch_size": 8,
     "mask_probability": 0.25,
-    "learning_rate": 1e-3,
+    "learning_rate": 5e-4,
     "discriminator_weight": 20.0,
 }
 VOCABULARY = 4096
