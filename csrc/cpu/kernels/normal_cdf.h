@@ -17,10 +17,12 @@ namespace ELECTRA_ISA {
 
 // Returns Φ(z) and stores φ(z).
 static inline float normal_cdf_(float z, float& density) {
-  // min(|z|, 12.5) on the bits, which order like the numbers; Φ(-12.5) = 4e-36, so that what follows stays in the normal numbers.
+  // min(|z|, 12.5), on the bits, which order like the numbers: what follows stays in the normal numbers. Beyond, where Φ(-|z|) < 4e-36, it is 0. (Masks, not ?:,
+  // which the compiler would split into a path per case, each computed for every lane.)
   const int32_t magnitude = int32_t(bits_of(z) & 0x7fffffffu), limit = 0x41480000;
   const float a = float_of(uint32_t(magnitude < limit ? magnitude : limit));
-  const float e = exp2_nonpositive(a * a * -0.721347520f);
+  const uint32_t inside = 0u - uint32_t(magnitude <= limit);
+  const float e = float_of(bits_of(exp2_nonpositive(a * a * -0.721347520f)) & inside);
   float p = 0.0154736917f;
   p = p * a + 0.110416427f;
   p = p * a + 0.325285465f;
