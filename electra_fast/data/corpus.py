@@ -293,9 +293,10 @@ def _cut_once(text: str, limit: int) -> tuple[str, str, bool] | None:
         return None
     start = len(text) - len(text.lstrip())
     at = body.rfind("\n", 1, limit + 1)
-    breaks_line = at < 0
-    if breaks_line:
+    if at < 0:
         at = body.rfind(" ", 1, limit + 1)
     if at < 0:
         at = limit
+    gap = body[at : len(body) - len(body[at:].lstrip())]
+    breaks_line = "\n" not in gap  # spaces may stand between the cut and the end of its line
     return body[:at].rstrip(), text[start + at :], breaks_line

@@ -4,7 +4,7 @@ import gzip
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from electra_fast.data.corpus import _BLANK_LINE, DocumentReader, Position, ReadOptions, cut_documents
@@ -229,6 +229,7 @@ def test_megabytes_of_spaces_do_not_pile_up():
     st.integers(1, 12),
     st.lists(st.integers(1, 9), min_size=1, max_size=5),
 )
+@example(" a \n a", 1, [1])
 def test_pieces_do_not_depend_on_blocks(text, limit, sizes):
     """Nothing is lost, nothing is too long, and how the text arrives makes no difference."""
     blocks, at = [], 0
