@@ -20,6 +20,7 @@ from .config import ElectraConfig
 from .encoder import packed_positions
 from .heads import ElectraForMaskedLM, ElectraForPreTraining
 from .huggingface import save_pretrained
+from .local_initialization import initialize_locally
 
 # Where a step draws its random numbers (docs/design.md). Layer i of the generator draws at GENERATOR_LAYERS + 3i
 # (attention probabilities), + 1 (attention output) and + 2 (feed-forward output); the discriminator likewise.
@@ -80,6 +81,9 @@ class ElectraPretrainingPair(nn.Module):
         if not config.pretraining.uniform_generator:
             self.generator = ElectraForMaskedLM(config.generator(), embeddings=self.embeddings)
             fast.assign_sites(self.generator.electra.encoder, GENERATOR_LAYERS)
+        if config.pretraining.initialization == "local":
+            networks = [network.electra for network in (self.discriminator, self.generator) if network is not None]
+            initialize_locally(networks, config.initializer_range)
         special = (config.pad_token_id, config.cls_token_id, config.sep_token_id, config.mask_token_id)
         self.register_buffer("special_ids", torch.tensor(special), persistent=False)
 

@@ -8,6 +8,8 @@ from electra_fast.errors import ConfigError
 
 from .fields import check_at_least, check_probability, check_types
 
+INITIALIZATIONS = ("google", "local")
+
 
 @dataclass(frozen=True)
 class PretrainingConfig:
@@ -16,6 +18,8 @@ class PretrainingConfig:
     Attributes:
         generator_hidden_fraction: the generator's hidden size over the discriminator's.
         generator_layers_fraction: the generator's number of layers over the discriminator's.
+        initialization: "google" (truncated normal, as published) or "local" (attention starts on the neighbours, which
+            shortens the start on little text; `local_initialization`).
         uniform_generator: no generator network; replacements are drawn uniformly from the vocabulary.
         sequence_length: most tokens of a sequence, [CLS] and [SEP] included.
         mask_probability: share of a sequence's tokens that is chosen for prediction.
@@ -38,6 +42,7 @@ class PretrainingConfig:
 
     generator_hidden_fraction: float = 0.25
     generator_layers_fraction: float = 1.0
+    initialization: str = "google"
     uniform_generator: bool = False
     sequence_length: int = 128
     mask_probability: float = 0.15
@@ -60,6 +65,10 @@ class PretrainingConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.initialization not in INITIALIZATIONS:
+            raise ConfigError(
+                f"PretrainingConfig: initialization must be {' or '.join(INITIALIZATIONS)}, got {self.initialization!r}"
+            )
         positive = (
             "generator_hidden_fraction",
             "generator_layers_fraction",

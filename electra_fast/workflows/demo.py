@@ -17,12 +17,13 @@ NETWORK = {
     "embedding_size": 128,
     "hidden_size": 128,
     "num_hidden_layers": 3,
-    "num_attention_heads": 2,
+    "num_attention_heads": 4,
     "intermediate_size": 512,
     "generator_hidden_fraction": 0.5,
     "generator_layers_fraction": 1 / 3,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
+    "initialization": "local",
 }
 RECIPE = {
     "batch_size": 8,

@@ -95,6 +95,11 @@ class PretrainOptions:
     hidden_dropout_prob: float | None = _option("Network", "Dropout of embeddings and layers.")
     attention_probs_dropout_prob: float | None = _option("Network", "Dropout of attention probabilities.")
     initializer_range: float | None = _option("Network", "Standard deviation of the initial weights.")
+    initialization: str | None = _option(
+        "Network",
+        "google: as published. local: attention starts on the neighbouring tokens; learns sooner on little text.",
+        choices=("google", "local"),
+    )
     layer_norm_eps: float | None = _option("Network", "Added to the variance in layer norms.")
     generator_hidden_fraction: float | None = _option("Network", "Generator's width over the discriminator's.")
     generator_layers_fraction: float | None = _option("Network", "Generator's layers over the discriminator's.")
@@ -153,7 +158,7 @@ class PretrainOptions:
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if choices and value not in choices:
+    if choices and value is not None and value not in choices:
         raise ConfigError(f"{name} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value!r}")
 
 
