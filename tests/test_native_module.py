@@ -9,9 +9,15 @@ import torch
 from electra_fast._native import build_info, philox
 
 import electra_fast
+from electra_fast.ops import native
 
 KNOWN_ANSWERS = json.loads((Path(__file__).parent / "ops" / "philox_known_answers.json").read_text())["philox4x32"]
 CAPABILITIES = ("baseline", "avx2", "avx512", "avx512_bf16")
+
+
+def test_the_native_library_is_there() -> None:
+    """Tests of native ops skip where it is not; this one fails, so that a suite without them is not green."""
+    assert native.error is None
 
 
 def test_build_info_says_what_was_built_and_what_runs() -> None:
