@@ -1,7 +1,12 @@
 // The operators' schemas, on torch's stable ABI. Fakes and autograd: electra_fast/ops/X.py. Semantics: docs/design.md.
 #include <torch/csrc/stable/library.h>
 
-STABLE_TORCH_LIBRARY(electra_fast, m) {
+#ifndef ELECTRA_NAMESPACE
+#define ELECTRA_NAMESPACE electra_fast   // tests register the same schemas for the emulated kernels under another name
+#endif
+#define ELECTRA_SCHEMAS(name, m) STABLE_TORCH_LIBRARY(name, m)   // one step more, so that the name is expanded
+
+ELECTRA_SCHEMAS(ELECTRA_NAMESPACE, m) {
   m.def("attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, int max_seqlen_q, int max_seqlen_k, float scale, bool causal, "
         "float dropout_p, Tensor? rng, int site) -> (Tensor, Tensor)");
   m.def("attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor cu_seqlens_q, Tensor cu_seqlens_k, int max_seqlen_q, "

@@ -5,8 +5,7 @@
 #include <stdint.h>
 
 #ifdef ELECTRA_EMULATION
-#include "emulation/device.h"
-#include "emulation/launch.h"
+#include "emulation/launch.h"   // (the language itself comes before anything else: g++ -include emulation/device.h)
 #else
 #include <cuda_runtime.h>
 #endif

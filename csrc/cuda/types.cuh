@@ -70,6 +70,11 @@ template <class T> inline bool vectors_fit(const void* p, int64_t n, int values)
   return n % values == 0 && reinterpret_cast<uintptr_t>(p) % bytes == 0;
 }
 
+// The same for a parameter in either of its dtypes; none (null) fits.
+template <class T> inline bool parameter_fits(const Parameter& parameter, int64_t n, int values) {
+  return parameter.type == DType::f32 ? vectors_fit<float>(parameter.data, n, values) : vectors_fit<T>(parameter.data, n, values);
+}
+
 // Values i … i+N-1 of a parameter, whichever of its two dtypes it has: T, the activations', or float.
 template <class T, int N> __device__ __forceinline__ void load_parameter(const Parameter& parameter, int64_t i, float (&out)[N]) {
   if (parameter.type == DType::f32) load_vector<N>(static_cast<const float*>(parameter.data) + i, out);

@@ -1,0 +1,3 @@
+// What csrc/cuda/bindings needs of the emulator.
+#pragma once
+#include "emulation/runtime.h"
