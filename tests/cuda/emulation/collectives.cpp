@@ -52,7 +52,12 @@ struct Multiply {
 static float value_bf16(uint32_t bits) { return __builtin_bit_cast(float, bits << 16); }
 static float value_f16(uint32_t bits) { return __half2float(__builtin_bit_cast(__half, uint16_t(bits))); }
 
+static void need_whole_warp(const Meeting& meeting) {
+  if (meeting.arrived != whole_warp) fail("%s needs all 32 lanes, here are %08x", meeting.what, meeting.arrived);
+}
+
 template <float (*value)(uint32_t)> static void multiply(Meeting& meeting) {
+  need_whole_warp(meeting);
   float a[16][16], b[8][16];   // b by columns
   for (int l = 0; l < 32; ++l) {
     const Multiply& m = value_of<Multiply>(meeting, l);
@@ -101,7 +106,7 @@ Matrices warp_ldmatrix(const void* shared, int matrices, bool transposed) {
     if (!in_shared(shared, 16)) fail("ldmatrix: %p of lane %d is not in shared memory", shared, self);
     check_read(shared, 16, 16);
   }
-  Meeting& meeting = meet(whole_warp, transposed ? "ldmatrix.trans" : "ldmatrix", &shared, sizeof shared);
+  Meeting& meeting = meet(whole_warp, transposed ? "ldmatrix.trans" : "ldmatrix", &shared, sizeof shared, [](Meeting& m) { need_whole_warp(m); });
   const int group = self / 4, t = self % 4;
   const auto element = [&](int matrix, int row, int column) { return uint32_t(value_of<const uint16_t*>(meeting, 8 * matrix + row)[column]); };
   Matrices result{};
@@ -123,6 +128,7 @@ void copy_async(void* shared, const void* global, int bytes, bool valid) {
   if (valid) check_read(global, bytes, bytes);
   if (valid && in_shared(global, 1)) fail("cp.async: the source %p is not in global memory", global);
   std::memset(shared, 0xff, bytes);
+  mark_in_flight(shared, bytes, true);
   machine.running->open.push_back({shared, global, bytes, valid});
 }
 
@@ -137,6 +143,7 @@ void copy_async_wait(int groups_left) {
   Fiber& self = *machine.running;
   while (int(self.committed.size()) > groups_left) {
     for (const AsyncCopy& copy : self.committed.front()) {
+      mark_in_flight(copy.shared, copy.bytes, false);
       check_write(copy.shared, copy.bytes, copy.bytes);
       if (copy.valid) std::memcpy(copy.shared, copy.global, copy.bytes);
       else std::memset(copy.shared, 0, copy.bytes);

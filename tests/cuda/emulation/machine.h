@@ -43,6 +43,7 @@ struct Meeting {
   unsigned mask = 0, arrived = 0, unread = 0;   // free if all are 0
   bool complete = false;
   const char* what = nullptr;
+  void (*last)(Meeting&) = nullptr;             // what the last to come does
   std::vector<Fiber*> waiting;
   alignas(16) unsigned char value[32][64];
 };
@@ -88,7 +89,6 @@ void make_ready(Fiber& fiber);
 uint64_t random_number();
 Meeting& meet(unsigned mask, const char* what, const void* value, size_t bytes, void (*last)(Meeting&) = nullptr);
 void leave(Meeting& meeting);
-void learned_at_barrier(Warp& warp);
 
 // --- memory.cpp
 inline constexpr size_t stack_bytes = 128 << 10;
@@ -96,6 +96,7 @@ unsigned char* fiber_stacks(size_t fibers);
 void prepare_shared_memory(size_t dynamic_bytes, int warps);   // for a block: poison, no access remembered
 void find_kernel(const void* code);     // what follows is about its library
 size_t static_shared_bytes();           // of all its kernels: an upper bound for one
+void mark_in_flight(const void* shared, size_t bytes, bool in_flight);   // until an asynchronous copy has arrived nobody may touch its target
 bool in_shared(const void* p, size_t bytes);
 void check(const void* p, size_t bytes, size_t alignment, bool write, bool racing);
 std::string source_of(const void* code);

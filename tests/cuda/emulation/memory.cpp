@@ -72,6 +72,7 @@ struct Accesses {
   uint64_t block = 0;          // of which block this is told
   Time written = 0;            // 0: not written
   int16_t writer = 0;          // the thread
+  bool in_flight = false;      // the target of an asynchronous copy that has not arrived
   uint64_t readers = 0;        // warps that have read it since
 };
 static constexpr size_t granule = 2;
@@ -122,6 +123,20 @@ bool in_shared(const void* p, size_t bytes) { return dynamic_range.holds(address
        size_t(p - (dynamic ? dynamic_range.begin : static_range.begin)), dynamic ? "dynamic" : "static", before, other);
 }
 
+static size_t offset_in_shared(Address p) {
+  return dynamic_range.holds(p, 1) ? p - dynamic_range.begin : dynamic_range.size() + (p - static_range.begin);
+}
+
+static Accesses& accesses_of(size_t g) {
+  if (accesses[g].block != blocks_begun) accesses[g] = {.block = blocks_begun};
+  return accesses[g];
+}
+
+void mark_in_flight(const void* shared, size_t bytes, bool in_flight) {
+  const size_t first = offset_in_shared(address(shared)) / granule;
+  for (size_t g = first; g < first + bytes / granule; ++g) accesses_of(g).in_flight = in_flight;
+}
+
 // Whether the running thread knows of what another did at `when`.
 static bool ordered(int thread, Time when) {
   const Fiber& self = *machine.running;
@@ -134,14 +149,13 @@ static bool ordered(int thread, Time when) {
 static void check_race(Address p, size_t bytes, bool write) {
   const Fiber& self = *machine.running;
   const Warp& mine = machine.warps[self.warp];
-  const bool dynamic = dynamic_range.holds(p, bytes);
-  const size_t offset = dynamic ? p - dynamic_range.begin : dynamic_range.size() + (p - static_range.begin);
+  const size_t offset = offset_in_shared(p);
   for (size_t g = offset / granule; g < (offset + bytes) / granule; ++g) {
-    Accesses& a = accesses[g];
+    Accesses& a = accesses_of(g);
     Time* times = read_times + g * columns;
     int16_t* threads = read_threads + g * columns;
     const Address at = p + g * granule - offset;
-    if (a.block != blocks_begun) a = {blocks_begun, 0, 0, 0};
+    if (a.in_flight) fail("%s shared memory that an asynchronous copy is still on its way to: a wait is missing", write ? "writes" : "reads");
     if (a.written && !ordered(a.writer, a.written)) report_race(at, write, "written", a.writer);
     if (write) {
       for (uint64_t rest = a.readers; rest; rest &= rest - 1) {
@@ -176,7 +190,7 @@ static void check_race(Address p, size_t bytes, bool write) {
 void check(const void* pointer, size_t bytes, size_t alignment, bool write, bool racing) {
   const Address p = address(pointer);
   if (!machine.running || bytes == 0 || stacks.holds(p, bytes)) return;
-  if (p % alignment) fail("%s %zu bytes at %p, which is not aligned to %zu", write ? "writes" : "reads", bytes, pointer, alignment);
+  if (p & (alignment - 1)) fail("%s %zu bytes at %p, which is not aligned to %zu", write ? "writes" : "reads", bytes, pointer, alignment);
   if (in_shared(pointer, bytes)) {
     if (racing && bytes >= granule) check_race(p, bytes, write);
     return;

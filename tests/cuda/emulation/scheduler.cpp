@@ -154,10 +154,10 @@ void named_barrier_arrive(int id, int threads) {
 
 // --- meetings of a warp
 
-static void complete(Meeting& meeting, void (*last)(Meeting&)) {
+static void complete(Meeting& meeting) {
   meeting.complete = true;
   meeting.unread = meeting.arrived;
-  if (last) last(meeting);
+  if (meeting.last) meeting.last(meeting);
   for (Fiber* fiber : meeting.waiting) make_ready(*fiber);
   meeting.waiting.clear();
 }
@@ -180,10 +180,11 @@ Meeting& meet(unsigned mask, const char* what, const void* value, size_t bytes, 
       if (!m.arrived && !m.unread) meeting = &m;
   meeting->mask = mask;
   meeting->what = what;
+  meeting->last = last;
   meeting->arrived |= bit;
   std::memcpy(meeting->value[self.lane], value, bytes);
   if (meeting->arrived == (mask & warp.live)) {
-    complete(*meeting, last);
+    complete(*meeting);
   } else {
     meeting->waiting.push_back(&self);
     suspend();
@@ -215,7 +216,7 @@ static void entry() {
   warp.live &= ~(1u << self.lane);
   machine.caller = nullptr;
   for (Meeting& m : warp.meetings)
-    if (m.arrived && !m.complete && m.arrived == (m.mask & warp.live)) fail("a thread ended while the others of its warp wait for it in %s (mask %08x)", m.what, m.mask);
+    if (m.arrived && !m.complete && m.arrived == (m.mask & warp.live)) complete(m);   // nobody waits for who has ended
   open_if_full(machine.barriers[0]);
   suspend();
   std::abort();
