@@ -40,19 +40,58 @@ def test_every_op_is_native_on_the_cpu() -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         reasons = {op: reasons["native"] for op, reasons in ops.backends("cpu", dtype).items()}
         if dtype == torch.bfloat16:
-            assert reasons.pop("adam") == "native adam takes parameters and averages of one dtype, float32 or float64"
+            assert reasons.pop("adam").startswith(
+                "native adam on CPU takes parameters and averages of one dtype, float32 or "
+            )
         assert not any(reasons.values()), reasons
 
 
 def test_reasons_of_the_native_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "error", None)
+    monkeypatch.setattr(native, "cuda_error", None)
     monkeypatch.setattr(native, "_devices", {"gelu": frozenset({"cpu"})})
     assert ops.backends("cuda")["gelu"]["native"] == "the native library has no kernel of gelu for device cuda"
     assert ops.backends("cpu")["adam"]["native"] == "the native library has no kernel of adam"
     assert ops.backends("cpu", torch.float16)["gelu"]["native"] == (
-        "native kernels take float32, bfloat16 and float64, not float16"
+        "native kernels on CPU take float32, bfloat16 and float64, not float16"
     )
     assert ops.backends("cpu", torch.int64)["gelu"]["native"] is None
+    assert native.missing("gelu", None, ()) is None
+
+
+def test_reasons_of_the_cuda_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which dtypes each op takes on CUDA, when all kernels are there."""
+    monkeypatch.setattr(native, "error", None)
+    monkeypatch.setattr(native, "cuda_error", None)
+    monkeypatch.setattr(native, "_devices", {op: frozenset({"cpu", "cuda"}) for op in ops.OPS})
+    why_not = {
+        dtype: {op: reasons["native"] for op, reasons in ops.backends("cuda", dtype).items() if reasons["native"]}
+        for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+    }
+    adam = "native adam on CUDA takes parameters and averages of one dtype, float32"
+    assert why_not[torch.bfloat16] == why_not[torch.float16] == {"adam": adam}
+    assert why_not[torch.float32] == {
+        op: f"native {op} on CUDA takes bfloat16 and float16, not float32" for op in ("attention", "generator_head")
+    }
+    float64 = "native kernels on CUDA take float32, bfloat16 and float16, not float64"
+    assert why_not[torch.float64]["gelu"] == why_not[torch.float64]["layer_norm"] == float64
+    assert why_not[torch.float64]["adam"] == adam
+
+
+def test_why_the_cuda_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "error", None)
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert native._load_cuda() == f"torch {torch.__version__} is built without CUDA"
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    reason = native._load_cuda()
+    assert reason == (
+        "electra_fast._C_cuda is not built: install the package with `pip install .` where nvcc of CUDA 13 is"
+    )
+    monkeypatch.setattr(native, "cuda_error", reason)
+    assert {reasons["native"] for reasons in ops.backends("cuda").values()} == {reason}
+    monkeypatch.setattr(native, "error", "electra_fast._C is not built")
+    assert native._load_cuda() == "electra_fast._C is not built"
 
 
 @pytest.mark.usefixtures("_without_native")

@@ -1,6 +1,7 @@
-"""The native library: loading it, and giving its ops their fakes and autograd.
+"""The native libraries: loading them, and giving their ops fakes and autograd.
 
-Importing this never fails. Where the library is missing, `error` says why, and `missing` says it per op.
+`_C` has the schemas and the kernels for the CPU, `_C_cuda` those for CUDA. Importing this never fails: where a library
+is missing, `error` or `cuda_error` says why, and `missing` says it per op.
 """
 
 from __future__ import annotations
@@ -12,18 +13,25 @@ import torch
 
 NAMESPACE = "electra_fast"
 _KEYS = {"cpu": "CPU", "cuda": "CUDA"}  # device type -> dispatch key
-_DTYPES = (torch.float32, torch.bfloat16, torch.float64)
-_ADAM_DTYPES = (torch.float32, torch.float64)  # of parameters and averages, all the same
+_NAMES = {"cpu": "CPU", "cuda": "CUDA"}
+# Dtypes of activations by device; where an op differs, by (device, op).
+_DTYPES: dict[str | tuple[str, str], tuple[torch.dtype, ...]] = {
+    "cpu": (torch.float32, torch.bfloat16, torch.float64),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+    ("cuda", "attention"): (torch.bfloat16, torch.float16),  # what tensor cores multiply
+    ("cuda", "generator_head"): (torch.bfloat16, torch.float16),
+}
+_ADAM_DTYPES = {"cpu": (torch.float32, torch.float64), "cuda": (torch.float32,)}  # of parameters and averages
 
 
-def _load(library: str) -> str | None:
+def _load(library: str, needs: str = "a C++ compiler") -> str | None:
     """Load one library of the package; None, or why it could not be."""
     try:
         spec = importlib.util.find_spec(f"electra_fast.{library}")  # follows the redirect of an editable install
     except ModuleNotFoundError:
         spec = None
     if spec is None or not spec.origin:
-        return f"electra_fast.{library} is not built: install the package with `pip install .` where a C++ compiler is"
+        return f"electra_fast.{library} is not built: install the package with `pip install .` where {needs} is"
     try:
         torch.ops.load_library(spec.origin)
     except OSError as failure:
@@ -31,7 +39,17 @@ def _load(library: str) -> str | None:
     return None
 
 
+def _load_cuda() -> str | None:
+    """Load the CUDA library, after `_C`, which has the schemas; None, or why it could not be."""
+    if error is not None:
+        return error
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    return _load("_C_cuda", f"nvcc of CUDA {torch.version.cuda.split('.')[0]}")
+
+
 error: str | None = _load("_C")
+cuda_error: str | None = _load_cuda()
 
 
 # Ops and the names of their functions: one that updates its arguments ends in an underscore, as in torch.
@@ -62,18 +80,33 @@ implementations = {op: overload for op, name in FUNCTIONS.items() if (overload :
 _devices = {op: _device_types(FUNCTIONS[op]) for op in implementations}
 
 
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
+    return " and ".join(([", ".join(names[:-1])] if len(names) > 1 else []) + names[-1:])
+
+
 def missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str | None:
     """None if the native op runs on this device (None: on any) and these dtypes of activations, else why not."""
     if error is not None:
         return error
+    if device == "cuda" and cuda_error is not None:
+        return cuda_error
     devices = _devices.get(op, ())
     if not devices or (device is not None and device not in devices):
         return f"the native library has no kernel of {op}" + (f" for device {device}" if devices else "")
-    wrong = [dtype for dtype in dtypes if dtype.is_floating_point and dtype not in _DTYPES]
-    if op == "adam" and (len(set(dtypes)) > 1 or not set(dtypes).issubset(_ADAM_DTYPES)):
-        return "native adam takes parameters and averages of one dtype, float32 or float64"
+    if device is None:
+        return None
+    kind = _NAMES[device]
+    if op == "adam":
+        if len(set(dtypes)) > 1 or not set(dtypes).issubset(_ADAM_DTYPES[device]):
+            allowed = " or ".join(_names((dtype,)) for dtype in _ADAM_DTYPES[device])
+            return f"native adam on {kind} takes parameters and averages of one dtype, {allowed}"
+        return None
+    allowed = _DTYPES.get((device, op), _DTYPES[device])
+    wrong = [dtype for dtype in dtypes if dtype.is_floating_point and dtype not in allowed]
     if wrong:
-        return f"native kernels take float32, bfloat16 and float64, not {str(wrong[0]).removeprefix('torch.')}"
+        what = f"native {op} on {kind} takes" if (device, op) in _DTYPES else f"native kernels on {kind} take"
+        return f"{what} {_names(allowed)}, not {_names((wrong[0],))}"
     return None
 
 
