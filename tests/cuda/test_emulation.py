@@ -1,4 +1,4 @@
-"""The emulator finds faults: every small kernel of emulation/faults.cu passes when right, and its deliberate faults do not."""
+"""The emulator finds faults: every small kernel of emulation/faults.cu passes when right, and its faults do not."""
 
 from __future__ import annotations
 
@@ -81,7 +81,11 @@ def test_right_kernels_pass(run, emulator, kernel, schedule) -> None:
         ("producer", 1, "race: (reads|writes) byte"),
         ("producer", 2, r"deadlock in block \(0, 0, 0\): every thread waits\n  named barrier 1: 32 of 64 threads"),
         ("producer", 3, "race: (reads|writes) byte|deadlock"),
-        ("last_block", 2, r"deadlock .*\n  __syncthreads: 16 of 32 threads\n  warp 0 in __shfl_sync: lanes ffff0000 of ffffffff"),
+        (
+            "last_block",
+            2,
+            r"deadlock .*\n  __syncthreads: 16 of 32 threads\n  warp 0 in __shfl_sync: lanes ffff0000 of ffffffff",
+        ),
         ("multiply_bf16", 3, "reads 16 bytes at .*, which is not aligned to 16"),
     ],
 )
@@ -151,7 +155,9 @@ def test_memory_of_before_is_no_memory_of_the_gpu(run, emulator) -> None:
     emulator.guard(False)
     foreign = numbers(45)
     emulator.guard(True)
-    with pytest.raises(RuntimeError, match="reads 4 bytes at 0x.*, which is no memory of a tensor|at byte -?[0-9]+ of a tensor"):
+    with pytest.raises(
+        RuntimeError, match=r"reads 4 bytes at 0x.*, which is no memory of a tensor|at byte -?[0-9]+ of a tensor"
+    ):
         run("guards", 0, foreign, 45)
 
 
