@@ -1,0 +1,75 @@
+// How generator_head is cut into blocks: one table for the sweeps, one line each for the products, and how many parts a long loop is cut into. Plain C++.
+//
+// Everything here follows from the shapes alone, never from the device, so that results are the same on every GPU.
+// Not measured on a GPU yet; the reasons are counts (docs/notes/cuda-generator-head.md).
+#pragma once
+#include <stdint.h>
+
+namespace electra::cuda {
+
+constexpr int group_columns = 64;      // of the sampler, and of a warp's tile of logits
+constexpr int chunk_features = 64;     // of a stage of the pipeline: a row of 128 bytes, eight 16-byte units that are permuted against bank conflicts
+constexpr int groups_per_draw = 4;     // words of a Philox call
+
+// A sweep multiplies 64 * warps_m rows, which stay, with all the rows of the other matrix, 128 at a time; a warp has a tile of 64 x 64.
+struct SweepLaunch {
+  int most_features;
+  int warps_m;
+  bool resident;   // the rows that stay are kept in shared memory whole; else they are read again (from L2) for each tile
+  int stages;
+  int blocks_per_multiprocessor;
+};
+
+constexpr SweepLaunch sweep_launches[] = {
+    // Rows 32 KiB at 128 features, stages 48 KiB, 81 KiB in all: two blocks fit an A100 exactly, and one computes exponentials while the other multiplies.
+    {256, 2, true, 3, 2},
+    // Too many features to keep: 256 rows a block instead, which halves what the other matrix costs in L2; 144 KiB.
+    {1 << 30, 4, false, 3, 1},
+};
+constexpr int sweep_variant(int features) { return features <= sweep_launches[0].most_features ? 0 : 1; }
+constexpr int sweep_rows(int variant) { return 64 * sweep_launches[variant].warps_m; }
+constexpr int sweep_columns = 2 * group_columns;
+
+// A line of the table as kernels see it.
+template <int variant> struct Sweep {
+  static constexpr SweepLaunch launch = sweep_launches[variant];
+  static constexpr bool resident = launch.resident;
+  static constexpr int warps_m = launch.warps_m, stages = launch.stages, blocks_per_multiprocessor = launch.blocks_per_multiprocessor;
+  static constexpr int rows = sweep_rows(variant), threads = 64 * warps_m, row_bytes = rows * 128;   // bytes: of a chunk of all rows
+  static constexpr int stage_bytes = (resident ? 0 : row_bytes) + sweep_columns * 128;
+};
+
+#ifdef ELECTRA_EMULATION   // small enough that a test's shapes are cut as those of a training step are on a GPU
+constexpr int64_t multiprocessors_assumed = 2, chunk_bytes = int64_t(128) << 10;
+#else
+constexpr int64_t multiprocessors_assumed = 132;          // H100, H200: what waves of blocks are counted with
+constexpr int64_t chunk_bytes = int64_t(128) << 20;       // of stored gradients in backward: more slots a chunk make longer sums, and fewer passes over dweight
+#endif
+
+constexpr int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+// A loop of `steps` over which `rows` blocks each would go alone is cut into parts of this many steps, for the fewest waves; a part also costs half a step to begin.
+constexpr int64_t steps_per_part(int64_t rows, int64_t steps, int64_t blocks_at_once, int64_t most_parts) {
+  int64_t best = steps, least = INT64_MAX;
+  for (int64_t parts = 1; parts <= steps && parts <= most_parts; ++parts) {
+    const int64_t each = blocks_of(steps, parts), waves = blocks_of(rows * blocks_of(steps, each), blocks_at_once), cost = waves * (2 * each + 1);
+    if (cost < least) {
+      least = cost;
+      best = each;
+    }
+  }
+  return best;
+}
+
+// --- forward: a step is the columns that four tiles of each column half take, so that a Philox call (four groups) is made once and used up by the warp that made it.
+constexpr int64_t step_columns = int64_t(groups_per_draw) * sweep_columns;
+constexpr int64_t most_forward_parts = 64;
+
+// --- backward in chunks: the gradients of the logits of some slots are stored, 16-bit, and multiplied twice.
+constexpr int product_rows = 128, product_columns = 128, product_depth = 64, product_stages = 3, product_threads = 128;
+constexpr int64_t most_product_parts = 32;
+
+// --- backward without storing: each block computes the logits it needs again.
+constexpr int recompute_most_features = 128;   // the block's own rows of the gradient stay in registers: 128 x 128 floats of four warps
+
+}  // namespace electra::cuda

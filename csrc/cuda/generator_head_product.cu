@@ -1,0 +1,190 @@
+// Backward of generator_head, in chunks of slots: the two products with the stored gradients d, [columns, slots] (d is kept transposed).
+//
+//   dhidden [slots, features] = d weight: a sum over the vocabulary, cut into parts whose sums are added in order (generator_head_backward.cu)
+//   dweight [columns, features] = dᵀ hidden: a sum over the chunk's slots, added to that of the chunks before
+//
+// A block has 128 x 128 results, a warp 64 x 64; 64 terms a stage. Both operands come by cp.async, 16-byte units permuted by row against bank conflicts. Each result
+// is one sum in one order, kept in registers: deterministic. Arithmetic bound from K = 256 on; at K = 128 each product reads d once and little else.
+#include "cuda/copy.h"
+#include "cuda/generator_head_backward.cuh"
+#include "cuda/mma.h"
+#include "cuda/types.cuh"
+
+namespace electra::cuda {
+namespace {
+
+constexpr int operand_bytes = product_depth * 128 * 2, stage_bytes = 2 * operand_bytes;
+static_assert(product_rows == 128 && product_columns == 128 && product_depth == 64 && product_threads == 128, "what the loops below are written for");
+
+struct ProductArguments {
+  const void *d, *other;           // [padded columns, slots]; weight or hidden, [others, features]
+  const BackwardState* state;
+  int slots, others, features;     // slots: of a chunk, the row length of d
+  int first;                       // the chunk's first slot
+  // dhidden
+  float* partials;                 // [parts][slots][features]
+  int depth, depth_per_part;       // columns, padded
+  // dweight
+  ParameterGradient dweight;       // written by the last chunk
+  float* sum;                      // read but by the first chunk, written but by the last
+  bool first_chunk, last_chunk;
+  int columns;
+};
+
+// 64 x 128 values: rows row … row+63, those from `end` on zeros, columns first … first+127, those from `width` on zeros. 256 bytes a row.
+template <class T>
+__device__ __forceinline__ void load_wide(unsigned char* to, const T* data, int64_t stride, int row, int end, int first, int width) {
+  const int unit = int(threadIdx.x) % 16, r = int(threadIdx.x) / 16, column = first + 8 * unit, left = column < width ? end - row - r : 0;
+  const T* from = data + int64_t(row + r) * stride + column;
+  to += r * 256 + ((unit ^ r) << 4);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    copy_async_16(to + i * 8 * 256, from, 8 * i < left);
+    from += 8 * stride;
+  }
+}
+
+// 128 x 64 values, all there: rows row … row+127, columns first … first+63. 128 bytes a row.
+template <class T> __device__ __forceinline__ void load_tall(unsigned char* to, const T* data, int64_t stride, int row, int first) {
+  const int unit = int(threadIdx.x) % 8, r = int(threadIdx.x) / 8;
+  const T* from = data + int64_t(row + r) * stride + first + 8 * unit;
+  to += r * 128 + ((unit ^ r % 8) << 4);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    copy_async_16(to + i * 16 * 128, from, true);
+    from += 16 * stride;
+  }
+}
+
+// d += (64 rows of a) (64 columns of b) over one stage. `transposed`: a lies as [depth][rows], else as [rows][depth]; b as [depth][columns].
+template <class T, bool transposed>
+__device__ __forceinline__ void multiply_stage(float (&d)[4][8][4], const unsigned char* a, const unsigned char* b, int warp_row, int warp_column, int lane) {
+  const int twist = lane % 8;
+#pragma unroll
+  for (int k = 0; k < product_depth / 16; ++k) {
+    uint32_t fa[4][4], fb[4][4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if constexpr (transposed) ldmatrix_x4_trans(fa[i], a + (16 * k + lane / 16 * 8 + lane % 8) * 256 + ((warp_row * 8 + 2 * i + lane / 8 % 2 ^ twist) << 4));
+      else ldmatrix_x4(fa[i], a + (warp_row * 64 + 16 * i + lane % 16) * 128 + ((2 * k + lane / 16 ^ twist) << 4));
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) ldmatrix_x4_trans(fb[j], b + (16 * k + lane % 16) * 256 + ((warp_column * 8 + 2 * j + lane / 16 ^ twist) << 4));
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        mma_m16n8k16<T>(d[i][2 * j], fa[i], fb[j][0], fb[j][1]);
+        mma_m16n8k16<T>(d[i][2 * j + 1], fa[i], fb[j][2], fb[j][3]);
+      }
+  }
+}
+
+template <class T, bool is_dhidden> __global__ void __launch_bounds__(product_threads, 2) generator_product_kernel(ProductArguments call) {
+  ELECTRA_DYNAMIC_SHARED(unsigned char, shared);
+  const int thread = int(threadIdx.x), lane = thread % 32, warp_row = thread / 32 % 2, warp_column = thread / 64;
+  const int first_column = int(blockIdx.x) * product_columns, first_row = int(blockIdx.y) * product_rows, part = int(blockIdx.z);
+  const int left = call.state->end - call.first, slots = left < call.slots ? left : call.slots;   // the chunk's, as far as any is used; may be negative
+  if (is_dhidden && first_row >= slots) return;   // nobody reads those partial sums
+  const int begin = is_dhidden ? part * call.depth_per_part : 0;
+  const int end = !is_dhidden ? slots : begin + call.depth_per_part < call.depth ? begin + call.depth_per_part : call.depth;
+  const T *d = static_cast<const T*>(call.d), *other = static_cast<const T*>(call.other);
+
+  int ask_at = begin, ask_stage = 0;
+  const auto ask = [&] {
+    if (ask_at < end) {
+      unsigned char *a = shared + ask_stage * stage_bytes, *b = a + operand_bytes;
+      if constexpr (is_dhidden) load_wide(a, d, call.slots, ask_at, call.depth, first_row, call.slots);
+      else load_tall(a, d, call.slots, first_row, ask_at);
+      load_wide(b, other, call.features, ask_at + (is_dhidden ? 0 : call.first), call.others, first_column, call.features);
+      ask_at += product_depth;
+      ask_stage = ask_stage + 1 == product_stages ? 0 : ask_stage + 1;
+    }
+    copy_async_commit();
+  };
+#pragma unroll
+  for (int i = 0; i < product_stages - 1; ++i) ask();
+
+  float acc[4][8][4] = {};
+  int stage = 0;
+  for (int at = begin; at < end; at += product_depth) {
+    copy_async_wait<product_stages - 2>();
+    __syncthreads();   // this stage is there, and every warp is done with the one before it, which is asked for again
+    ask();
+    const unsigned char* a = shared + stage * stage_bytes;
+    multiply_stage<T, is_dhidden>(acc, a, a + operand_bytes, warp_row, warp_column, lane);
+    stage = stage + 1 == product_stages ? 0 : stage + 1;
+  }
+
+  const float factor = is_dhidden ? 1.f : call.state->inverse;
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int row = first_row + warp_row * 64 + 16 * i + 8 * h + lane / 4;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        const int column = first_column + warp_column * 64 + 8 * j + 2 * (lane % 4);
+        float x[2] = {acc[i][j][2 * h] * factor, acc[i][j][2 * h + 1] * factor};
+        if (column >= call.features) continue;
+        if constexpr (is_dhidden) {
+          store_vector<2>(call.partials + (int64_t(part) * call.slots + row) * call.features + column, x);
+        } else {
+          if (row >= call.columns) continue;
+          const int64_t at = int64_t(row) * call.features + column;
+          if (!call.first_chunk) {
+            float before[2];
+            load_vector<2>(call.sum + at, before);
+            x[0] += before[0];
+            x[1] += before[1];
+          }
+          if (call.last_chunk) store_parameter<T>(call.dweight, at, x);
+          else store_vector<2>(call.sum + at, x);
+        }
+      }
+    }
+}
+
+template <bool is_dhidden> cudaError_t launch(const ProductArguments& call, DType type, int64_t rows, int64_t parts, cudaStream_t stream) {
+  const dim3 grid(unsigned(blocks_of(call.features, product_columns)), unsigned(blocks_of(rows, product_rows)), unsigned(parts));
+  return dispatch_16_bit(type, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    return ELECTRA_LAUNCH((generator_product_kernel<T, is_dhidden>), grid, dim3(product_threads), size_t(product_stages) * stage_bytes, stream, call);
+  });
+}
+
+ProductArguments arguments_of(const GeneratorBackward& call, const ChunkLayout& layout, int64_t chunk) {
+  ProductArguments a{};
+  a.d = layout.gradients;
+  a.state = layout.state;
+  a.slots = int(layout.slots);
+  a.features = call.problem.features;
+  a.first = int(chunk * layout.slots);
+  return a;
+}
+
+}  // namespace
+
+cudaError_t multiply_dhidden(const GeneratorBackward& call, const ChunkLayout& layout, int64_t chunk, cudaStream_t stream) {
+  ProductArguments a = arguments_of(call, layout, chunk);
+  a.other = call.problem.weight;
+  a.others = int(call.problem.columns);
+  a.partials = layout.dhidden_partials;
+  a.depth = int(layout.padded_columns);
+  a.depth_per_part = int(layout.depth_per_part);
+  return launch<true>(a, call.problem.type, layout.slots, layout.parts, stream);
+}
+
+cudaError_t multiply_dweight(const GeneratorBackward& call, const ChunkLayout& layout, int64_t chunk, cudaStream_t stream) {
+  ProductArguments a = arguments_of(call, layout, chunk);
+  a.other = call.problem.hidden;
+  a.others = int(call.problem.slots);
+  a.dweight = call.dweight;
+  a.sum = call.dweight.type == DType::f32 ? static_cast<float*>(call.dweight.data) : layout.dweight_sum;
+  a.first_chunk = chunk == 0;
+  a.last_chunk = chunk + 1 == layout.chunks;
+  a.columns = int(call.problem.columns);
+  return launch<false>(a, call.problem.type, call.problem.columns, 1, stream);
+}
+
+}  // namespace electra::cuda
