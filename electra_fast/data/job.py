@@ -232,4 +232,4 @@ def _lock(directory: Path, descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(f"another prepare is writing to {directory}: wait for it, or give another --output") from None
+        raise ConfigError(f"another process is writing to {directory}: wait for it, or give another --output") from None

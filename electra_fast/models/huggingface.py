@@ -96,8 +96,11 @@ def load_pretrained(
         raise ConfigError(f"load_pretrained: cls must be one of {', '.join(CLASSES)}, got {cls.__name__}")
     with torch.device("meta"):
         model = cls(config)
-    weights = _translate(read_weights(directory), prefixed=cls is not ElectraModel)
+    saved = read_weights(directory)
+    weights = _translate(saved, prefixed=cls is not ElectraModel)
     _check(model, weights, directory)
+    if hasattr(model, "generator_lm_head"):
+        _check_tied(saved.get(_TIED), weights["electra.embeddings.word_embeddings.weight"], directory)
     model.load_state_dict(weights, strict=False, assign=True)
     fresh = _initialize_missing(model, weights)
     if fresh:
@@ -181,6 +184,14 @@ def _check(model: nn.Module, weights: dict[str, Tensor], directory: Path) -> Non
     for name in weights:
         if name not in expected and not name.startswith(_HEADS):
             raise CheckpointError(f"{directory} holds {name}, which an ELECTRA of its config does not have")
+
+
+def _check_tied(projection: Tensor | None, table: Tensor, directory: Path) -> None:
+    if projection is not None and not torch.equal(projection, table):
+        raise CheckpointError(
+            f"{directory}: {_TIED} differs from the word embeddings (saved with tie_word_embeddings=False): "
+            "an ELECTRA's projection to the vocabulary is its word embeddings"
+        )
 
 
 def _initialize_missing(model: nn.Module, weights: dict[str, Tensor]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +23,16 @@ class Pretrained:
         *,
         config: ElectraConfig | None = None,
         dtype: torch.dtype | None = None,
+        **changes: Any,
     ) -> Model:
-        """`electra_fast.load_pretrained` of this class."""
-        from .huggingface import load_pretrained
+        """`electra_fast.load_pretrained` of this class; ``changes`` replace fields of the configuration, as in
+        `transformers`: ``from_pretrained(directory, num_labels=3)``."""
+        from .huggingface import load_config, load_pretrained
 
+        if "num_labels" in changes:
+            changes.setdefault("id2label", None)  # names of other labels are none for these
+        if changes:
+            config = (load_config(directory) if config is None else config).replace(**changes)
         return load_pretrained(directory, cls, config=config, dtype=dtype)
 
     def save_pretrained(

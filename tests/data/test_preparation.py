@@ -279,7 +279,7 @@ def test_a_damaged_job(tmp_path, options, content):
 def test_two_jobs_in_one_directory(tmp_path, options):
     with open_directory(tmp_path / "out") as created:
         assert created
-        with pytest.raises(ConfigError, match="another prepare is writing"):
+        with pytest.raises(ConfigError, match="another process is writing"):
             prepare(options())
 
 

@@ -83,6 +83,30 @@ def test_what_we_make_transformers_loads(tmp_path, name):
     assert back.config.architectures == [name]
 
 
+def test_fields_of_the_config_are_changed_by_name(saved):
+    _, directory = saved("ElectraForSequenceClassification", id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1})
+    weights = directory / "model.safetensors"
+    assert ElectraForSequenceClassification.from_pretrained(directory, hidden_dropout_prob=0.0).config.num_labels == 2
+    with pytest.raises(CheckpointError, match=r"must have shape \[3, 24\]"):  # there is a head, for two labels
+        ElectraForSequenceClassification.from_pretrained(directory, num_labels=3)
+    ElectraModel.from_pretrained(directory).save_pretrained(directory)
+    assert weights.exists()
+    with pytest.warns(UserWarning, match="newly initialised"):
+        model = ElectraForSequenceClassification.from_pretrained(directory, num_labels=3)
+    assert model.classifier.out_proj.weight.shape == (3, 24)
+    with pytest.raises(ConfigError, match="num_label"):
+        ElectraForSequenceClassification.from_pretrained(directory, num_label=3)
+
+
+def test_an_untied_projection_is_refused(saved):
+    model, directory = saved("ElectraForMaskedLM", tie_word_embeddings=False)
+    with torch.no_grad():
+        model.generator_lm_head.weight.add_(1.0)
+    model.save_pretrained(directory)
+    with pytest.raises(CheckpointError, match="tie_word_embeddings=False"):
+        ElectraForMaskedLM.from_pretrained(directory)
+
+
 def test_the_tied_weight_is_tied_again(saved):
     theirs, directory = saved("ElectraForMaskedLM")
     ours = load_pretrained(directory)

@@ -52,6 +52,34 @@ def test_damaged_newest_falls_back_and_says_so(tmp_path, how):
     assert "damaged" in damaged[0]
 
 
+def test_a_damaged_file_takes_no_good_ones_place(tmp_path):
+    """Two newer files are damaged: they are neither kept instead of what is saved next nor called intact."""
+    directory = CheckpointDirectory(tmp_path, keep=2)
+    directory.save(1000, state(1))
+    for step in (2000, 3000):
+        (tmp_path / f"step-{step:08d}.pt").write_bytes(b"PK nonsense")
+    loaded, damaged = directory.load_newest()
+    assert loaded["step"] == 1000
+    assert len(damaged) == 2
+    directory.save(1100, state(2))
+    assert [path.name for path in directory.files()] == ["step-00001000.pt", "step-00001100.pt"]
+    assert directory.load_newest()[0]["step"] == 1100
+    assert sorted(path.name for path in tmp_path.glob("*.damaged")) == [
+        "step-00002000.pt.damaged",
+        "step-00003000.pt.damaged",
+    ]
+
+
+def test_a_users_copy_is_left_alone(tmp_path):
+    directory = CheckpointDirectory(tmp_path, keep=1)
+    copy = tmp_path / "step-00000001-backup.pt"
+    directory.save(1, state(1)).rename(copy)
+    for step in (2, 3):
+        directory.save(step, state(step))
+    assert copy.exists()
+    assert directory.load_newest()[0]["step"] == 3
+
+
 def test_all_damaged(tmp_path):
     directory = CheckpointDirectory(tmp_path)
     for step in (1, 2):

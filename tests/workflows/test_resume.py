@@ -14,7 +14,7 @@ import torch
 
 from electra_fast.data import PrepareOptions, prepare
 from electra_fast.errors import CheckpointError, ConfigError, ShardError
-from electra_fast.workflows.pretraining import loop, pretrain, resume
+from electra_fast.workflows.pretraining import loop, pretrain, resume, run
 from electra_fast.workflows.pretraining.checkpoint import CheckpointDirectory
 from electra_fast.workflows.pretraining.config_file import write_config
 from electra_fast.workflows.pretraining.interrupt import Interrupt
@@ -213,6 +213,16 @@ def test_another_number_of_threads_is_said(tiny, capsys):
     output = pretrain(tiny(total_steps=1)).output
     resume(output, {"threads": 2})
     assert "the run began with 1 threads on cpu and goes on with 2" in capsys.readouterr().err
+
+
+def test_another_torch_or_instruction_set_is_said(tiny, monkeypatch, capsys):
+    output = pretrain(tiny()).output
+    capsys.readouterr()
+    resume(output)
+    assert "last bit" not in capsys.readouterr().err
+    monkeypatch.setattr(run, "environment", lambda: {**loop.environment(), "instruction_set": "abacus"})
+    resume(output)
+    assert "goes on with abacus: losses may not be equal to the last bit" in capsys.readouterr().err
 
 
 def test_another_corpus_is_refused(tiny, tmp_path):

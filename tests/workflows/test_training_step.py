@@ -146,6 +146,20 @@ def test_bf16_autocast_keeps_float32_weights_and_stays_near(start):
     assert {p.dtype for p in low.pair.parameters()} == {torch.float32}
 
 
+def test_weights_that_turn_nan_are_named_not_stumbled_over(tiny, monkeypatch):
+    """The forward pass itself gives NaN, which the metrics have to count before the loss is looked at."""
+
+    def spoil(state):
+        if state.step == 4:
+            with torch.no_grad():
+                state.pair.discriminator.electra.encoder.layer[0].output.dense.bias.fill_(float("nan"))
+        return training_step(state)
+
+    monkeypatch.setattr(loop, "training_step", spoil)
+    with pytest.raises(DivergenceError, match="the loss of step 5 is nan"):
+        pretrain(tiny())
+
+
 def poisoned(monkeypatch, step, what):
     """From that step on, losses or gradients are NaN."""
 

@@ -7,9 +7,9 @@ is a function of those alone and never looks at a clock.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +23,9 @@ from .options import PretrainOptions, parse_duration
 from .step import TrainingState, training_step
 
 _WARM_UP_STEPS = 2
-_MINIMUM_STEPS = 3
 _SECONDS = 2.0
 _SHARE = 0.02  # of max_time, for each measurement
+_PROBE_TOKENS = 4096  # a larger step is measured in a part of this size: base's on a CPU takes minutes
 _RESERVE = 0.92  # of max_time is planned: checkpoints, start and end take their part, and machines do not run evenly
 _WORTH = 0.95  # bf16 is taken if a step takes less than this part of fp32's time
 
@@ -39,8 +39,18 @@ class Plan:
     reasons: list[str]
 
 
-def plan(options: PretrainOptions, config: ElectraConfig, corpus: Corpus, device: torch.device) -> Plan:
-    """Decide what ``precision = "auto"`` and ``max_time`` mean here; measures only where one of them is asked for."""
+def plan(
+    options: PretrainOptions,
+    config: ElectraConfig,
+    corpus: Corpus,
+    device: torch.device,
+    say: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """Decide what ``precision = "auto"`` and ``max_time`` mean here; measures only where one of them is asked for.
+
+    Args:
+        say: is told before a measurement.
+    """
     began = time.perf_counter()
     limit = None if options.max_time is None else parse_duration(options.max_time)
     budget = _SECONDS if limit is None else max(_SECONDS, limit * _SHARE)
@@ -48,6 +58,7 @@ def plan(options: PretrainOptions, config: ElectraConfig, corpus: Corpus, device
 
     def measure(precision: str) -> float:
         if precision not in seconds:
+            say(f"measuring a training step in {precision} …")
             seconds[precision] = step_seconds(options, config, corpus, device, precision, budget)
         return seconds[precision]
 
@@ -80,35 +91,50 @@ def step_seconds(
     precision: str,
     budget: float,
 ) -> float:
-    """Mean seconds of a training step, of a run made for the purpose and thrown away, in about ``budget`` seconds."""
-    state = build(dataclasses.replace(options, precision=precision), config, corpus, device)
+    """Mean seconds of a training step, of a run made for the purpose and thrown away.
+
+    Takes about ``budget`` seconds, or one step if that is longer. The time of a large step is that of a part of it
+    times its share.
+    """
+    probe, share = _probe(config, options.accumulation)
+    options = dataclasses.replace(options, precision=precision, accumulation=1)
+    state = build(options, probe, corpus, device)
+    times: list[float] = []
     with state.batches:
-        for _ in range(_WARM_UP_STEPS):
+        while sum(times) < budget:
+            began = time.perf_counter()
             training_step(state)
-        _wait(device)
-        began = time.perf_counter()
-        for steps in itertools.count(1):
-            training_step(state)
-            if steps >= _MINIMUM_STEPS and time.perf_counter() - began >= budget:
-                break
-        _wait(device)
-        return (time.perf_counter() - began) / steps
+            _wait(device)
+            times.append(time.perf_counter() - began)
+    settled = times[_WARM_UP_STEPS:] or times[-1:]
+    return sum(settled) / len(settled) * share
 
 
 def evaluation_seconds(
     options: PretrainOptions, config: ElectraConfig, corpus: Corpus, device: torch.device, precision: str
 ) -> float:
-    """Seconds of one held-out evaluation, from a single batch of it."""
-    tokens = batch_tokens(config, options.accumulation)
-    whole, one = (Evaluation(corpus, tokens, batches) for batches in (options.eval_batches, 1))
+    """Seconds of one held-out evaluation, from a single batch of it, or a part of one."""
+    probe, share = _probe(config, options.accumulation)
+    whole = Evaluation(corpus, batch_tokens(config, options.accumulation), options.eval_batches)
+    one = Evaluation(corpus, batch_tokens(probe, 1), 1)
     if not whole:
         return 0.0
-    state: TrainingState = build(dataclasses.replace(options, precision=precision), config, corpus, device)
+    share /= options.accumulation  # an evaluation's batch is a part of a step
+    options = dataclasses.replace(options, precision=precision, accumulation=1)
+    state: TrainingState = build(options, probe, corpus, device)
     with state.batches:
         one.run(state.pair, AUTOCAST[precision])
         began = time.perf_counter()
         one.run(state.pair, AUTOCAST[precision])
-        return (time.perf_counter() - began) * len(whole.batches)
+        return (time.perf_counter() - began) * share * len(whole.batches)
+
+
+def _probe(config: ElectraConfig, accumulation: int) -> tuple[ElectraConfig, float]:
+    """What is measured instead of a whole step, and how many times that the step is."""
+    recipe = config.pretraining
+    batch = recipe.batch_size // accumulation
+    batch = min(batch, max(1, _PROBE_TOKENS // recipe.sequence_length))
+    return config.replace(batch_size=batch), recipe.batch_size / batch
 
 
 def why_no_bf16(device: torch.device) -> str | None:

@@ -6,6 +6,8 @@ before anything is unpickled, and unpickling is restricted to tensors and plain 
 
 from __future__ import annotations
 
+import os
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from electra_fast.files import atomic_writer, temporary_path
 
 FORMAT = "electra-fast checkpoint"
 VERSION = 1
+DAMAGED = ".damaged"  # put behind the name of a file that was found so, which then no longer counts
+_NAME = re.compile(r"step-\d+\.pt")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class CheckpointDirectory:
 
     def files(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        return sorted(self.path.glob("step-*.pt"), key=step_of)
+        return sorted((path for path in self.path.glob("step-*.pt") if _NAME.fullmatch(path.name)), key=step_of)
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write the checkpoint of ``step``, then delete all but the newest ``keep``.
@@ -57,23 +61,30 @@ class CheckpointDirectory:
     def load_newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest whole checkpoint (None if none was ever written), and a sentence for each damaged one passed over.
 
+        If there is a whole one, the damaged ones are renamed, so that they are neither kept in its place nor called
+        good later on.
+
         Raises:
             CheckpointError: there are checkpoints, but all are damaged.
         """
         self.remove_unfinished()
-        damaged: list[str] = []
+        damaged: dict[Path, str] = {}
         files = self.files()
         for path in reversed(files):
             try:
-                return load_checkpoint(path), damaged
+                state = load_checkpoint(path)
             except CheckpointError as error:
-                damaged.append(str(error))
+                damaged[path] = str(error)
+            else:
+                for bad in damaged:
+                    os.replace(bad, bad.with_name(bad.name + DAMAGED))
+                return state, list(damaged.values())
         if files:
             raise CheckpointError(
-                f"all {len(files)} checkpoints in {self.path} are damaged ({damaged[0]}). Delete that directory and "
+                f"all {len(files)} checkpoints in {self.path} are damaged ({damaged[files[-1]]}). Delete that directory and "
                 "start the run again"
             )
-        return None, damaged
+        return None, []
 
     def remove_unfinished(self) -> None:
         """Delete what a killed process left of a checkpoint it had not finished."""

@@ -149,7 +149,7 @@ class TrainingLoop:
                 "options": self.options.to_dict(),
                 "corpus": corpus_fingerprint(self.corpus),
                 "seconds": {"total": self.stopwatch.total, "interval": self.stopwatch.interval},
-                "torch": str(torch.__version__),
+                "environment": environment(),
             }
             self.checkpoints.save(self.state.step, contents)
         self.saved_step = self.state.step
@@ -188,7 +188,7 @@ class _LossWatch:
                 files = self._checkpoints.files()
                 good = f"the last good checkpoint is {files[-1]}" if files else "no checkpoint was due before"
                 raise DivergenceError(
-                    f"{what}; {good}. Lower learning_rate, lengthen warmup_steps, or use --precision fp32"
+                    f"{what}; {good}. Lower learning_rate, lengthen warmup_steps, or, in bf16, use --precision fp32"
                 )
         self._unseen.clear()
 
@@ -228,6 +228,15 @@ class _Stopwatch:
         self._total, self._interval, self._since = self.total, self.interval, None
         yield
         self.start()
+
+
+def environment() -> dict[str, str]:
+    """What else decides the last bits of a run, besides its options: torch, and the instructions of the CPU kernels."""
+    with contextlib.suppress(ImportError):
+        from electra_fast._native import build_info
+
+        return {"torch": str(torch.__version__), "instruction_set": build_info()["capability"]}
+    return {"torch": str(torch.__version__)}
 
 
 def peak_memory(device: torch.device) -> int:

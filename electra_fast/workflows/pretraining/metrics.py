@@ -46,7 +46,8 @@ class RunningMetrics:
     @torch.no_grad()
     def update(self, output: PretrainingOutput, tokens: int) -> None:
         """Count one batch; ``tokens`` of its rows are text."""
-        index = (output.logits.float() * (BINS / (2 * RANGE))).add_(BINS // 2).clamp_(0, BINS - 1).long()
+        # A NaN becomes bin 0: counting must not fail before the step's loss has been looked at.
+        index = (output.logits.float() * (BINS / (2 * RANGE))).add_(BINS // 2).clamp_(0, BINS - 1).nan_to_num_(0).long()
         index = index.add_(output.labels, alpha=BINS)
         self.histogram.index_add_(0, index, output.mask.long())
         zero = output.loss.new_zeros(())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import platform
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from typing import Any
 import torch
 
 import electra_fast
+from electra_fast.data.job import open_directory
 from electra_fast.errors import CheckpointError, ConfigError
 
 from .build import choose_device, corpus_fingerprint, open_training_corpus, resolve, resolved
 from .calibrate import plan
 from .checkpoint import CheckpointDirectory
 from .config_file import read_config, write_config
-from .loop import CHECKPOINTS_NAME, PretrainResult, TrainingLoop
+from .loop import CHECKPOINTS_NAME, PretrainResult, TrainingLoop, environment
 from .options import CHANGEABLE, PretrainOptions
 
 CONFIG_NAME = "config.toml"
@@ -35,23 +37,22 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
         ElectraError: the subclass says which of options, corpus or disk cannot be used.
         DivergenceError: the loss or the gradients are not finite.
     """
-    output = options.output_path
-    if (output / CONFIG_NAME).exists() or CheckpointDirectory(output / CHECKPOINTS_NAME).files():
-        raise ConfigError(f"{output} already holds a run: continue it with --resume, or choose another --output")
-    corpus = open_training_corpus(options.data_path)
-    config = resolve(options, corpus.manifest)
-    device = choose_device(options.device)
-    _settle(options.threads, device)
-    decided = plan(options, config, corpus, device)
-    options = dataclasses.replace(options, precision=decided.precision)
-    if decided.total_steps is not None:
-        options = dataclasses.replace(options, total_steps=decided.total_steps, max_time=None)
-    config = resolve(options, corpus.manifest)
-    options = resolved(options, config, device)
-    training = TrainingLoop(options, corpus, decided.reasons)  # before anything is written: all checks are in here
-    output.mkdir(parents=True, exist_ok=True)
-    write_config(output / CONFIG_NAME, options.to_dict(), _origin(decided.reasons))
-    return training.train()
+    with _held(options.output_path) as output:
+        if (output / CONFIG_NAME).exists() or CheckpointDirectory(output / CHECKPOINTS_NAME).files():
+            raise ConfigError(f"{output} already holds a run: continue it with --resume, or choose another --output")
+        corpus = open_training_corpus(options.data_path)
+        config = resolve(options, corpus.manifest)
+        device = choose_device(options.device)
+        _settle(options.threads, device)
+        decided = plan(options, config, corpus, device, lambda text: print(text, file=sys.stderr, flush=True))
+        options = dataclasses.replace(options, precision=decided.precision)
+        if decided.total_steps is not None:
+            options = dataclasses.replace(options, total_steps=decided.total_steps, max_time=None)
+        config = resolve(options, corpus.manifest)
+        options = resolved(options, config, device)
+        training = TrainingLoop(options, corpus, decided.reasons)  # before anything is written: all checks are in here
+        write_config(output / CONFIG_NAME, options.to_dict(), _origin(decided.reasons))
+        return training.train()
 
 
 def resume(output: str | Path, changes: Mapping[str, Any] | None = None) -> PretrainResult:
@@ -65,13 +66,20 @@ def resume(output: str | Path, changes: Mapping[str, Any] | None = None) -> Pret
         ConfigError: a change would change the losses.
     """
     output = Path(output)
+    if not output.is_dir():
+        raise CheckpointError(f"there is no run to resume in {output}: leave out --resume to begin one")
+    with _held(output):
+        return _resume(output, changes or {})
+
+
+def _resume(output: Path, changes: Mapping[str, Any]) -> PretrainResult:
     directory = CheckpointDirectory(output / CHECKPOINTS_NAME)
     saved, notes = directory.load_newest()
     notes = [f"{note}; using the one before" for note in notes]
     if saved is None and not (output / CONFIG_NAME).exists():
         raise CheckpointError(f"there is no run to resume in {output}: leave out --resume to begin one")
     before = read_config(output / CONFIG_NAME) if saved is None else saved["options"]
-    options = _changed(before, {**(changes or {}), "output": output})
+    options = _changed(before, {**changes, "output": output})
     corpus = open_training_corpus(options.data_path)
     if saved is not None and saved["corpus"] != corpus_fingerprint(corpus):
         raise CheckpointError(
@@ -82,9 +90,32 @@ def resume(output: str | Path, changes: Mapping[str, Any] | None = None) -> Pret
             f"the run began with {before['threads']} threads on {before['device']} and goes on with {options.threads} "
             f"on {options.device}: losses will not be equal to the last bit"
         )
+    if saved is not None and (differing := _environment_differs(saved)):
+        notes.append(f"{differing}: losses may not be equal to the last bit")
     _settle(options.threads, torch.device(options.device))
     notes.append("no checkpoint yet: beginning anew" if saved is None else f"continuing after step {saved['step']:,}")
     return TrainingLoop(options, corpus, notes, saved).train()
+
+
+@contextlib.contextmanager
+def _held(output: Path) -> Iterator[Path]:
+    """The run's directory, made if need be, while no other process may write to it; gone again if nothing came of it."""
+    with open_directory(output) as created:
+        try:
+            yield output
+        except BaseException:
+            if created and not any(output.iterdir()):
+                output.rmdir()
+            raise
+
+
+def _environment_differs(saved: Mapping[str, Any]) -> str | None:
+    """What differs from where the checkpoint was written, of what decides the last bits."""
+    now = environment()
+    for name, before in saved.get("environment", {}).items():
+        if now.get(name) != before:
+            return f"the run began with {name.replace('_', ' ')} {before} and goes on with {now.get(name)}"
+    return None
 
 
 def _changed(before: Mapping[str, Any], changes: Mapping[str, Any]) -> PretrainOptions:
