@@ -25,7 +25,7 @@ _EXPORTS = {
     "load_pretrained": "models",
     "save_pretrained": "models",
 }
-_SUBMODULES = ("data", "models", "nn", "ops", "reference", "rng", "workflows")
+_SUBMODULES = ("data", "models", "nn", "ops", "optim", "reference", "rng", "workflows")
 
 __all__ = ["__version__", *_EXPORTS, *_SUBMODULES]
 

@@ -183,6 +183,11 @@ class _Call:
         rate = self.group["lr"]
         if not isinstance(rate, Tensor):
             rate = self._rate.fill_(rate)
+        for name, scalar in (("lr", rate), ("grad_scale", grad_scale)):
+            if scalar is not None and scalar.device != self._one.device:
+                raise ValueError(
+                    f"ElectraAdam: {name} must be on {self._one.device} like the parameters, got {scalar.device}"
+                )
         # Not through ops.adam_, whose checks of every tensor take a millisecond a step: parameters were checked when
         # they were added, and autograd gives gradients of their shape and dtype.
         scale = self._one if grad_scale is None else grad_scale

@@ -224,6 +224,17 @@ def test_hyperparameters_out_of_range(arguments, word):
         ElectraAdam(parameters(2), **arguments)
 
 
+@pytest.mark.parametrize("name", ["lr", "grad_scale"])
+def test_scalars_on_another_device_are_refused(name):
+    """The kernel reads them through a pointer."""
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    elsewhere = torch.ones((), device="meta")
+    optimizer = ElectraAdam([p], lr=elsewhere if name == "lr" else 1e-3)
+    with pytest.raises(ValueError, match=f"{name} must be on cpu like the parameters, got meta"):
+        optimizer.step(grad_scale=elsewhere if name == "grad_scale" else None)
+
+
 def test_low_precision_parameters_are_refused():
     with pytest.raises(ValueError, match=r"float32 or float64, got torch\.bfloat16.*autocast"):
         ElectraAdam(parameters(2, dtype=torch.bfloat16))

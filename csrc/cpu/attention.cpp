@@ -9,22 +9,12 @@
 namespace electra {
 namespace {
 
-constexpr int64_t max_head_dim = 256;
-
-// Sequence lengths are checked once; returns the longest.
-int64_t check_cu_seqlens(const Tensor& cu_seqlens, const char* name, int64_t tokens, int64_t bound, const char* bound_name) {
-  STD_TORCH_CHECK(cu_seqlens.dim() == 1 && cu_seqlens.size(0) >= 1 && cu_seqlens.scalar_type() == ScalarType::Int && cu_seqlens.is_contiguous(), "attention: ", name,
-                  " must be a contiguous int32 tensor [B+1], got shape ", shape_string(cu_seqlens));
+// The longest sequence of checked cu_seqlens, which must not exceed the bound that was given.
+int64_t longest_within(const Tensor& cu_seqlens, int64_t bound, const char* bound_name) {
   const int32_t* c = static_cast<const int32_t*>(cu_seqlens.const_data_ptr());
-  const int64_t batch = cu_seqlens.size(0) - 1;
-  STD_TORCH_CHECK(c[0] == 0, "attention: ", name, " must start at 0, got ", c[0]);
   int64_t longest = 0;
-  for (int64_t b = 0; b < batch; ++b) {
-    STD_TORCH_CHECK(c[b] <= c[b + 1], "attention: ", name, " must not fall, got ", c[b], " then ", c[b + 1], " at ", b);
-    longest = std::max<int64_t>(longest, c[b + 1] - c[b]);
-  }
-  STD_TORCH_CHECK(c[batch] <= tokens, "attention: ", name, " must end within the ", tokens, " tokens, got ", c[batch]);
-  STD_TORCH_CHECK(longest <= bound, "attention: ", bound_name, " must be at least ", longest, ", the length of a sequence, got ", bound);
+  for (int64_t b = 0; b + 1 < cu_seqlens.size(0); ++b) longest = std::max<int64_t>(longest, c[b + 1] - c[b]);
+  ELECTRA_CHECK(longest <= bound, "attention: ", bound_name, " must be at least ", longest, ", the length of a sequence, got ", bound);
   return longest;
 }
 
@@ -34,27 +24,29 @@ Strided strided(const Tensor& t) { return {t.const_data_ptr(), t.stride(0), t.st
 
 // Everything both passes read, checked.
 struct Inputs {
-  Tensor q, k, v;
+  Tensor q, k, v, cu_seqlens_q, cu_seqlens_k;
   AttentionProblem problem{};
   int64_t batch, longest_k;
 
-  Inputs(const Tensor& q_, const Tensor& k_, const Tensor& v_, const Tensor& cu_seqlens_q, const Tensor& cu_seqlens_k, int64_t max_seqlen_q, int64_t max_seqlen_k,
+  Inputs(const Tensor& q_, const Tensor& k_, const Tensor& v_, const Tensor& cu_seqlens_q_, const Tensor& cu_seqlens_k_, int64_t max_seqlen_q, int64_t max_seqlen_k,
          double scale, bool causal, double dropout_p, const std::optional<Tensor>& rng, int64_t site)
-      : q(q_), k(k_), v(v_) {
-    STD_TORCH_CHECK(q.dim() == 3, "attention: q must have shape [tokens, heads, dim], got ", shape_string(q));
-    STD_TORCH_CHECK(k.dim() == 3 && k.size(1) == q.size(1) && k.size(2) == q.size(2), "attention: k must have shape [tokens, ", q.size(1), ", ", q.size(2), "] like q, got ",
-                    shape_string(k));
-    STD_TORCH_CHECK(k.scalar_type() == q.scalar_type(), "attention: k must have the dtype of q");
+      : q(q_), k(k_), v(v_), cu_seqlens_q(cu_seqlens_q_), cu_seqlens_k(cu_seqlens_k_) {
+    ELECTRA_CHECK(q.dim() == 3, "attention: q must have shape [tokens, heads, dim], got ", shape_string(q));
+    ELECTRA_CHECK(k.dim() == 3 && k.size(1) == q.size(1) && k.size(2) == q.size(2), "attention: k must have shape [tokens, ", q.size(1), ", ", q.size(2), "] like q, got ",
+                  shape_string(k));
+    ELECTRA_CHECK(k.scalar_type() == q.scalar_type(), "attention: k must have the dtype of q");
     check_like(v, k, "attention", "v", "k");
-    STD_TORCH_CHECK(q.size(2) >= 1 && q.size(2) <= max_head_dim, "attention: the head dimension must be 1 to ", max_head_dim, " on the CPU, got ", q.size(2));
+    ELECTRA_CHECK(q.size(2) >= 1, "attention: the head dimension of q must be at least 1, got ", q.size(2));
     q = rows_contiguous(q);
     k = rows_contiguous(k);
     v = rows_contiguous(v);
     const Dropout dropout = dropout_of(dropout_p, rng, site, "attention");
-    STD_TORCH_CHECK(cu_seqlens_k.numel() == cu_seqlens_q.numel(), "attention: cu_seqlens_k must have as many entries as cu_seqlens_q, ", cu_seqlens_q.numel(), ", got ",
-                    cu_seqlens_k.numel());
-    check_cu_seqlens(cu_seqlens_q, "cu_seqlens_q", q.size(0), max_seqlen_q, "max_seqlen_q");
-    longest_k = check_cu_seqlens(cu_seqlens_k, "cu_seqlens_k", k.size(0), max_seqlen_k, "max_seqlen_k");
+    ELECTRA_CHECK(cu_seqlens_k.numel() == cu_seqlens_q.numel(), "attention: cu_seqlens_k must have as many entries as cu_seqlens_q, ", cu_seqlens_q.numel(), ", got ",
+                  cu_seqlens_k.numel());
+    cu_seqlens_q = checked_cu_seqlens(cu_seqlens_q, q.size(0), "attention", "cu_seqlens_q");
+    cu_seqlens_k = checked_cu_seqlens(cu_seqlens_k, k.size(0), "attention", "cu_seqlens_k");
+    longest_within(cu_seqlens_q, max_seqlen_q, "max_seqlen_q");
+    longest_k = longest_within(cu_seqlens_k, max_seqlen_k, "max_seqlen_k");
     batch = cu_seqlens_q.size(0) - 1;
     problem.type = dtype_of(q, "attention", "q");
     problem.q = strided(q);
@@ -126,8 +118,8 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& grad_, const
   AttentionProblem& p = in.problem;
   check_like(grad_, q, "attention_backward", "grad", "q");
   check_like(out_, q, "attention_backward", "out", "q");
-  STD_TORCH_CHECK(lse_.dim() == 2 && lse_.size(0) == p.heads && lse_.size(1) == p.rows_q && lse_.scalar_type() == accumulate_type_of(p.type),
-                  "attention_backward: lse must be the second output of attention, [", p.heads, ", ", p.rows_q, "], got ", shape_string(lse_));
+  ELECTRA_CHECK(lse_.dim() == 2 && lse_.size(0) == p.heads && lse_.size(1) == p.rows_q && lse_.scalar_type() == accumulate_type_of(p.type),
+                "attention_backward: lse must be the second output of attention, [", p.heads, ", ", p.rows_q, "], got ", shape_string(lse_));
   const Tensor grad = rows_contiguous(grad_), out = dense(out_), lse = dense(lse_);
   Tensor dq = torch::stable::new_empty(q, {p.rows_q, p.heads, p.dim}), dk = torch::stable::new_empty(q, {k.size(0), p.heads, p.dim}),
          dv = torch::stable::new_empty(q, {k.size(0), p.heads, p.dim});

@@ -25,12 +25,12 @@ struct Inputs {
 
   Inputs(const Tensor& hidden_, const Tensor& weight_, const Tensor& bias_, const Tensor& targets_) : hidden(dense(hidden_)), weight(dense(weight_)), bias(bias_) {
     const char* op = "generator_head";
-    STD_TORCH_CHECK(hidden.dim() == 2, op, ": hidden must have shape [slots, features], got ", shape_string(hidden));
-    STD_TORCH_CHECK(weight.dim() == 2 && weight.size(1) == hidden.size(1), op, ": weight must have shape [vocabulary, ", hidden.size(1), "], got ", shape_string(weight));
-    STD_TORCH_CHECK(weight.size(0) >= 1 && weight.size(0) <= INT32_MAX, op, ": weight must have 1 to 2^31 - 1 rows, got ", weight.size(0));
-    STD_TORCH_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0), op, ": bias must have shape [", weight.size(0), "], got ", shape_string(bias));
-    STD_TORCH_CHECK(targets_.dim() == 1 && targets_.size(0) == hidden.size(0) && targets_.scalar_type() == ScalarType::Long, op, ": targets must be int64 of shape [",
-                    hidden.size(0), "], got ", shape_string(targets_));
+    ELECTRA_CHECK(hidden.dim() == 2, op, ": hidden must have shape [slots, features], got ", shape_string(hidden));
+    ELECTRA_CHECK(weight.dim() == 2 && weight.size(1) == hidden.size(1), op, ": weight must have shape [vocabulary, ", hidden.size(1), "], got ", shape_string(weight));
+    ELECTRA_CHECK(weight.size(0) >= 1 && weight.size(0) <= INT32_MAX, op, ": weight must have 1 to 2^31 - 1 rows, got ", weight.size(0));
+    ELECTRA_CHECK(bias.dim() == 1 && bias.size(0) == weight.size(0), op, ": bias must have shape [", weight.size(0), "], got ", shape_string(bias));
+    ELECTRA_CHECK(targets_.dim() == 1 && targets_.size(0) == hidden.size(0) && targets_.scalar_type() == ScalarType::Long, op, ": targets must be int64 of shape [",
+                  hidden.size(0), "], got ", shape_string(targets_));
     problem.type = dtype_of(hidden, op, "hidden");
     problem.weight_type = param_dtype_of(weight, problem.type, op, "weight");
     bias = parameter_row(bias_, problem.type, op, "bias");
@@ -42,7 +42,7 @@ struct Inputs {
     const int64_t all = hidden.size(0);
     for (int64_t i = 0; i < all; ++i) {
       if (t[i] == unused) continue;
-      STD_TORCH_CHECK(t[i] >= 0 && t[i] < problem.columns, op, ": targets must be in [0, ", problem.columns, ") or ", unused, ", got ", t[i], " in slot ", i);
+      ELECTRA_CHECK(t[i] >= 0 && t[i] < problem.columns, op, ": targets must be in [0, ", problem.columns, ") or ", unused, ", got ", t[i], " in slot ", i);
       slot.push_back(i);
       targets.push_back(t[i]);
     }
@@ -85,7 +85,7 @@ Tensor used_values(const Tensor& t, const std::vector<int64_t>& slot) {
 std::tuple<Tensor, Tensor, Tensor, Tensor> generator_head(const Tensor& hidden, const Tensor& weight, const Tensor& bias, const Tensor& targets, double temperature,
                                                           bool disallow_correct, const Tensor& rng, int64_t site) {
   const Inputs in(hidden, weight, bias, targets);
-  STD_TORCH_CHECK(temperature > 0.0, "generator_head: temperature must be greater than 0, got ", temperature);
+  ELECTRA_CHECK(temperature > 0.0, "generator_head: temperature must be greater than 0, got ", temperature);
   const int64_t all = hidden.size(0), n = in.problem.slots;
   const ScalarType acc = accumulate_type_of(in.problem.type);
   Tensor loss = torch::stable::new_zeros(hidden, {all}, acc), lse = torch::stable::new_zeros(hidden, {all}, acc);
@@ -128,8 +128,8 @@ std::tuple<Tensor, Tensor, Tensor> generator_head_backward(const Tensor& grad, c
   const GeneratorProblem& p = in.problem;
   const ScalarType acc = accumulate_type_of(p.type);
   const int64_t n = p.slots;
-  STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == hidden.size(0) && grad.scalar_type() == acc, "generator_head_backward: grad must have the shape [", hidden.size(0),
-                  "] and dtype of loss, got shape ", shape_string(grad));
+  ELECTRA_CHECK(grad.dim() == 1 && grad.size(0) == hidden.size(0) && grad.scalar_type() == acc, "generator_head_backward: grad must have the shape [", hidden.size(0),
+                "] and dtype of loss, got shape ", shape_string(grad));
   check_like(lse, grad, "generator_head_backward", "lse", "grad");
   if (n == 0) return {torch::stable::new_zeros(hidden, {hidden.size(0), p.features}), torch::stable::new_zeros(weight, {p.columns, p.features}), torch::stable::new_zeros(bias, {p.columns})};
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class LayerNorm(nn.LayerNorm):
             raise ValueError(
                 f"LayerNorm: x must end in the dimensions {list(self.normalized_shape)}, got shape {list(x.shape)}"
             )
-        size = (x.numel() // max(x.shape[:-dims].numel(), 1),)
+        size = math.prod(self.normalized_shape)
         weight = torch.ones(size, dtype=x.dtype, device=x.device) if self.weight is None else self.weight.flatten()
         bias = torch.zeros_like(weight) if self.bias is None else self.bias.flatten()
         y = ops.layer_norm(

@@ -49,3 +49,9 @@ def test_dropout_follows_its_site_and_seed():
 def test_wrong_shape_is_named():
     with pytest.raises(ValueError, match=r"LayerNorm: x must end in the dimensions \[32\], got shape \[4, 31\]"):
         LayerNorm(32)(torch.randn(4, 31))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_an_empty_batch(affine):
+    ours = LayerNorm((2, 8), elementwise_affine=affine)
+    assert ours(torch.empty(0, 2, 8)).shape == (0, 2, 8)

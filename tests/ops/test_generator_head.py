@@ -313,7 +313,7 @@ def test_deterministic(backend, gradients, assert_deterministic) -> None:
 def test_target_outside_the_vocabulary(backend, target) -> None:
     inputs = make(9, 8, 67)
     inputs["targets"][4] = target
-    with pytest.raises((ValueError, RuntimeError), match=r"generator_head.*targets"):
+    with pytest.raises(ValueError, match=r"generator_head.*targets"):
         ops.generator_head(**inputs)
 
 

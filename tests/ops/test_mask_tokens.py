@@ -258,13 +258,13 @@ def test_compiles(backend, again) -> None:
 
 def test_too_few_slots(backend) -> None:
     ids, cu = torch.full((20,), 9), boundaries([10, 10])
-    with pytest.raises((ValueError, RuntimeError), match=r"mask_tokens.*max_predictions"):
+    with pytest.raises(ValueError, match=r"mask_tokens.*max_predictions"):
         ops.mask_tokens(ids, cu, SPECIAL, mask_id=MASK, probability=0.5, max_predictions=9, rng=rng.make(0))
 
 
 @pytest.mark.parametrize("cu", [[1, 6], [0, 4, 3, 6], [0, 7]])
 def test_bad_boundaries(backend, cu) -> None:
-    with pytest.raises((ValueError, RuntimeError), match=r"mask_tokens.*cu_seqlens"):
+    with pytest.raises(ValueError, match=r"mask_tokens.*cu_seqlens"):
         ops.mask_tokens(
             torch.ones(6).long(), torch.tensor(cu, dtype=torch.int32), SPECIAL, mask_id=MASK, probability=0.5,
             max_predictions=9, rng=rng.make(0),

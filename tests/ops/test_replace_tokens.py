@@ -99,7 +99,7 @@ def test_deterministic(backend, assert_deterministic) -> None:
 @pytest.mark.parametrize("position", [-1, 5])
 def test_position_outside(backend, position) -> None:
     one = torch.tensor([1])
-    with pytest.raises((ValueError, RuntimeError), match=r"replace_tokens.*positions"):
+    with pytest.raises(ValueError, match=r"replace_tokens.*positions"):
         ops.replace_tokens(torch.arange(5), torch.tensor([position]), one, one)
 
 

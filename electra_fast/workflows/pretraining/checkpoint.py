@@ -81,8 +81,8 @@ class CheckpointDirectory:
                 return state, list(damaged.values())
         if files:
             raise CheckpointError(
-                f"all {len(files)} checkpoints in {self.path} are damaged ({damaged[files[-1]]}). Delete that directory and "
-                "start the run again"
+                f"all {len(files)} checkpoints in {self.path} are damaged ({damaged[files[-1]]}). Delete "
+                "that directory and start the run again"
             )
         return None, []
 

@@ -99,7 +99,7 @@ def _resume(output: Path, changes: Mapping[str, Any]) -> PretrainResult:
 
 @contextlib.contextmanager
 def _held(output: Path) -> Iterator[Path]:
-    """The run's directory, made if need be, while no other process may write to it; gone again if nothing came of it."""
+    """The run's directory, made if need be and gone again if nothing came of it; no other process may write to it."""
     with open_directory(output) as created:
         try:
             yield output
