@@ -12,6 +12,7 @@ import torch
 import electra_fast
 from electra_fast import ops, reference
 from electra_fast.ops import backend, native
+from electra_fast.triton import registration
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_table_names_every_op_and_backend() -> None:
     for reasons in table.values():
         assert tuple(reasons) == ops.BACKENDS == ("native", "triton", "reference")
         assert reasons["reference"] is None
-        assert reasons["triton"] == "triton kernels are not part of this version"
+        assert reasons["triton"] == registration.missing("gelu", "cpu", (torch.float32,))
 
 
 def test_every_op_is_native_on_the_cpu() -> None:
@@ -194,12 +195,42 @@ def test_use_backend_recompiles() -> None:
     [
         ("cuda", None, ValueError, "use_backend: name must be one of native, triton, reference, got 'cuda'"),
         ("reference", ["gelu", "softmax"], ValueError, r"use_backend: ops must be among attention, .*, got 'softmax'"),
-        ("triton", None, RuntimeError, "use_backend: triton cannot run attention: triton kernels are not part of"),
     ],
 )
 def test_use_backend_errors(name, chosen, error, message) -> None:
     with pytest.raises(error, match=message), ops.use_backend(name, ops=chosen):
         pass
+
+
+def test_reasons_of_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "error", None)
+    monkeypatch.setattr(registration, "_DEVICES", ("cuda",))
+    assert ops.backends("cuda", torch.float16)["gelu"]["triton"] is None
+    assert ops.backends("cuda", torch.float64)["gelu"]["triton"] == (
+        "triton kernels take float32, bfloat16 and float16, not float64"
+    )
+    assert ops.backends("cpu")["gelu"]["triton"] == (
+        "triton kernels run on GPUs, not on cpu (for tests: TRITON_INTERPRET=1)"
+    )
+    monkeypatch.setattr(registration, "error", "triton is not installed")
+    assert ops.backends("cuda")["gelu"]["triton"] == "triton is not installed"
+    with pytest.raises(RuntimeError, match="use_backend: triton cannot run attention: triton is not installed"):
+        with ops.use_backend("triton"):
+            pass
+
+
+def test_triton_ops_have_the_native_schemas() -> None:
+    """And triton itself is not imported by any of this."""
+    if native.error is not None:
+        pytest.skip(native.error)
+    for name, schema in registration.SCHEMAS.items():
+        given = torch._C.parse_schema(name + schema)
+        wanted = getattr(torch.ops.electra_fast, name).default._schema
+        assert str(given).removeprefix(name) == str(wanted).removeprefix(f"electra_fast::{name}")
+    assert registration.OPERATIONS == ops.OPS
+    script = "import electra_fast.ops, sys; print('triton' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
 
 
 def test_forced_on_tensors_it_does_not_serve() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import backend, checks, native
+from . import backend, checks
 
 
 def adam_(
@@ -74,4 +74,4 @@ def _fake(params, grads, exp_avg, exp_avg_sq, weight_decay, learning_rate, grad_
     return None
 
 
-native.register("adam", _fake)
+backend.register("adam", _fake)

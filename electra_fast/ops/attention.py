@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from . import backend, checks, native
+from . import backend, checks
 
 _ANY_LENGTH = 2**31 - 1
 
@@ -130,12 +130,12 @@ def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, rng)
 
 
-def _backward(ctx, grad, _):
+def _backward(ctx, derivative, grad, _):
     if grad is None:
         return (None,) * 12
     *saved, rng = ctx.saved_tensors
-    gradients = torch.ops.electra_fast.attention_backward.default(grad, *saved, *ctx.options, rng, ctx.site)
+    gradients = derivative(grad, *saved, *ctx.options, rng, ctx.site)
     return (*gradients, *(None,) * 9)
 
 
-native.register("attention", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)
+backend.register("attention", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)

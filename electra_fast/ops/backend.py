@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from electra_fast import reference
+from electra_fast import reference, triton
+from electra_fast.registration import Formula
 
 from . import native
 
@@ -28,20 +29,32 @@ class Backend:
     missing: Callable[[str, str | None, tuple[torch.dtype, ...]], str | None]
 
 
-def _triton_missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str | None:
-    return "triton kernels are not part of this version"
-
-
 def _reference_missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str | None:
     return None
 
 
 _TABLE = {
     "native": Backend(native.implementations, native.missing),
-    "triton": Backend({}, _triton_missing),
+    "triton": Backend(triton.implementations, triton.missing),
     "reference": Backend({op: getattr(reference, name) for op, name in native.FUNCTIONS.items()}, _reference_missing),
 }
 BACKENDS = tuple(_TABLE)
+
+
+def register(
+    op: str,
+    fake: Callable,
+    *,
+    backward_fake: Callable | None = None,
+    setup_context: Callable | None = None,
+    backward: Callable | None = None,
+) -> None:
+    """Give an op its fake and, with a backward, its autograd formula, in every backend whose kernels torch cannot see
+    through (`electra_fast.registration.Formula`)."""
+    formula = Formula(fake, backward_fake, setup_context, backward)
+    native.register(op, formula)
+    triton.register(op, formula)
+
 
 _forced: dict[str, str | None] = dict.fromkeys(OPS)
 _warned: set[tuple[str, str]] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import backend, checks, native
+from . import backend, checks
 
 
 def discriminator_loss(
@@ -53,13 +53,13 @@ def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(*inputs, logits)
 
 
-def _backward(ctx, grad, _):
+def _backward(ctx, derivative, grad, _):
     if grad is None:
         return (None,) * 5
-    gradients = torch.ops.electra_fast.discriminator_loss_backward.default(grad, *ctx.saved_tensors)
+    gradients = derivative(grad, *ctx.saved_tensors)
     return (*gradients, None, None)
 
 
-native.register(
+backend.register(
     "discriminator_loss", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import backend, checks, native
+from . import backend, checks
 
 
 def embedding(
@@ -57,6 +57,8 @@ def embedding(
     checks.check_range(op, "padding_idx", padding, -1, word.shape[0] - 1)
     if out_dtype is None:
         out_dtype = checks.autocast_dtype(word) or word.dtype
+    if (out_dtype == torch.float64) != (word.dtype == torch.float64):
+        raise TypeError(f"embedding: out_dtype must be float64 for float64 tables and only for them, got {out_dtype}")
     rng = checks.dropout_rng(op, dropout_p, rng, site, word)
     tables = (input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias)
     return backend.run(
@@ -92,14 +94,12 @@ def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(*tables, mean, rstd, rng)
 
 
-def _backward(ctx, grad, *_):
+def _backward(ctx, derivative, grad, *_):
     if grad is None:
         return (None,) * 14
     *saved, rng = ctx.saved_tensors
-    gradients = torch.ops.electra_fast.embedding_backward.default(
-        grad, *saved, ctx.dropout_p, rng, ctx.site, ctx.padding_idx
-    )
+    gradients = derivative(grad, *saved, ctx.dropout_p, rng, ctx.site, ctx.padding_idx)
     return (*(None,) * 3, *gradients, *(None,) * 6)
 
 
-native.register("embedding", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)
+backend.register("embedding", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from electra_fast.rng import fresh
 
-from . import backend, checks, native
+from . import backend, checks
 
 
 class GeneratorOutput(NamedTuple):
@@ -89,11 +89,13 @@ def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(hidden, weight, bias, targets, lse)
 
 
-def _backward(ctx, grad, *_):
+def _backward(ctx, derivative, grad, *_):
     if grad is None:
         return (None,) * 8
-    gradients = torch.ops.electra_fast.generator_head_backward.default(grad, *ctx.saved_tensors)
+    gradients = derivative(grad, *ctx.saved_tensors)
     return (*gradients, *(None,) * 5)
 
 
-native.register("generator_head", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)
+backend.register(
+    "generator_head", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import backend, checks, native
+from . import backend, checks
 
 
 def layer_norm(
@@ -87,11 +87,11 @@ def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
     ctx.save_for_backward(x if ctx.plain else total, mean, rstd, weight, bias, x_bias, rng)
 
 
-def _backward(ctx, grad, *_):
+def _backward(ctx, derivative, grad, *_):
     if grad is None:
         return (None,) * 9
     total, mean, rstd, weight, bias, x_bias, rng = ctx.saved_tensors
-    dx, dresidual, dx_bias, dweight, dbias = torch.ops.electra_fast.layer_norm_backward.default(
+    dx, dresidual, dx_bias, dweight, dbias = derivative(
         grad, total, mean, rstd, weight, bias, x_bias, ctx.dropout_p, rng, ctx.site
     )
     return (
@@ -104,4 +104,4 @@ def _backward(ctx, grad, *_):
     )
 
 
-native.register("layer_norm", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)
+backend.register("layer_norm", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from . import backend, checks, native
+from . import backend, checks
 
 
 class MaskedTokens(NamedTuple):
@@ -85,4 +85,4 @@ def _fake(
     return input_ids.new_empty(input_ids.shape), slots, slots.new_empty(max_predictions)
 
 
-native.register("mask_tokens", _fake)
+backend.register("mask_tokens", _fake)

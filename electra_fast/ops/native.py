@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 
+from electra_fast import registration
+
 NAMESPACE = "electra_fast"
 _KEYS = {"cpu": "CPU", "cuda": "CUDA"}  # device type -> dispatch key
 _NAMES = {"cpu": "CPU", "cuda": "CUDA"}
@@ -110,48 +112,7 @@ def missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str
     return None
 
 
-def register(
-    op: str,
-    fake: Callable,
-    *,
-    backward_fake: Callable | None = None,
-    setup_context: Callable | None = None,
-    backward: Callable | None = None,
-) -> None:
-    """Give a native op its fake and, with a backward, the backward's fake and its autograd formula."""
-    if op not in implementations:
-        return
-    name = f"{NAMESPACE}::{FUNCTIONS[op]}"
-    torch.library.register_fake(name, fake)
-    if backward is None:
-        return
-    torch.library.register_fake(f"{name}_backward", backward_fake)
-
-    def first_derivative(ctx, *grads):
-        if torch.is_grad_enabled():  # create_graph: torch would leave this op out of it with no more than a warning
-            raise RuntimeError(f"{op}: native kernels have no second derivative; use_backend('reference') has one")
-        return backward(ctx, *grads)
-
-    torch.library.register_autograd(name, first_derivative, setup_context=setup_context)
-    implementations[op] = _without_detour(op, implementations[op], setup_context, first_derivative)
-
-
-def _without_detour(op: str, overload: Callable, setup_context: Callable, backward: Callable) -> Callable:
-    """The op for eager mode: the same autograd formula, attached here rather than by torch.library's Python kernel,
-    which takes about 25 µs of every call. While tracing it is the op itself."""
-
-    def forward(ctx, *args):
-        with torch._C._AutoDispatchBelowAutograd():
-            output = overload(*args)
-        setup_context(ctx, args, output)
-        return output
-
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    function = type(op, (torch.autograd.Function,), methods)
-
-    def call(*args):
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-            return overload(*args)
-        return function.apply(*args)
-
-    return call
+def register(op: str, formula: registration.Formula) -> None:
+    """Give a native op its fake and autograd formula; nothing to do where the library has no such op."""
+    if op in implementations:
+        implementations[op] = registration.attach(op, f"{NAMESPACE}::{FUNCTIONS[op]}", formula, "native")

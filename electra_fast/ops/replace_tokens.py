@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import backend, checks, native
+from . import backend, checks
 
 
 def replace_tokens(input_ids: Tensor, positions: Tensor, targets: Tensor, sampled: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,4 +35,4 @@ def _fake(input_ids: Tensor, positions: Tensor, targets: Tensor, sampled: Tensor
     return input_ids.new_empty(input_ids.shape), input_ids.new_empty(input_ids.shape, dtype=torch.bool)
 
 
-native.register("replace_tokens", _fake)
+backend.register("replace_tokens", _fake)

@@ -1,0 +1,69 @@
+"""Giving an op to torch: its fake and its autograd formula, once for every library that has kernels of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Formula:
+    """What torch must know of an op besides its kernels.
+
+    fake, backward_fake: the outputs' shapes and dtypes, from the arguments of the schemas of the op and its backward.
+    setup_context(ctx, inputs, output): what is saved. backward(ctx, derivative, *grads): the gradients of the inputs;
+    ``derivative`` is the backward's kernel and takes the arguments of its schema.
+    An op without a derivative has a fake only.
+    """
+
+    fake: Callable
+    backward_fake: Callable | None = None
+    setup_context: Callable | None = None
+    backward: Callable | None = None
+
+
+def attach(op: str, name: str, formula: Formula, kernels: str) -> Callable:
+    """Register the formula for ``torch.ops.<name>``, ``name`` being "namespace::function", and for its backward,
+    ``name`` + "_backward". Returns what runs the op. kernels: whose they are, for the message."""
+    torch.library.register_fake(name, formula.fake)
+    overload = _overload(name)
+    if formula.backward is None:
+        return overload
+    torch.library.register_fake(f"{name}_backward", formula.backward_fake)
+    derivative = _overload(f"{name}_backward")
+
+    def first_derivative(ctx, *grads):
+        if torch.is_grad_enabled():  # create_graph: torch would leave this op out of it with no more than a warning
+            raise RuntimeError(f"{op}: {kernels} kernels have no second derivative; use_backend('reference') has one")
+        return formula.backward(ctx, derivative, *grads)
+
+    torch.library.register_autograd(name, first_derivative, setup_context=formula.setup_context)
+    return _without_detour(op, overload, formula.setup_context, first_derivative)
+
+
+def _overload(name: str) -> Callable:
+    namespace, function = name.split("::")
+    return getattr(getattr(torch.ops, namespace), function).default
+
+
+def _without_detour(op: str, overload: Callable, setup_context: Callable, backward: Callable) -> Callable:
+    """The op for eager mode: the same autograd formula, attached here rather than by torch.library's Python kernel,
+    which takes about 25 µs of every call. While tracing it is the op itself."""
+
+    def forward(ctx, *args):
+        with torch._C._AutoDispatchBelowAutograd():
+            output = overload(*args)
+        setup_context(ctx, args, output)
+        return output
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function = type(op, (torch.autograd.Function,), methods)
+
+    def call(*args):
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return overload(*args)
+        return function.apply(*args)
+
+    return call
