@@ -4,11 +4,10 @@ against a composition of transformers' parts.
     python benchmarks/bench_training_step.py                     # small, 16 x 128 tokens, float32 and bfloat16
     python benchmarks/bench_training_step.py --rounds 5 --allocator kept --record benchmarks/results/training_step.csv
 
-Method: all variants have the same weights and see the same fresh random batch in every round, rounds are interleaved
-in one process, times are medians with
-20 % and 80 % quantiles; the losses of both sides are compared on equal inputs before anything is timed. Peak memory is
-the highest resident size of a process
-of its own that does nothing but this variant's steps, less what the imports take.
+Method: all variants have the same weights and see the same fresh random batch in every round, rounds are interleaved in
+one process, times are medians with 20 % and 80 % quantiles; the losses of both sides are compared on equal inputs
+before anything is timed. Peak memory is the highest resident size of a process of its own that does nothing but this
+variant's steps, with the same allocator and threads, less what the imports take.
 """
 
 import argparse
@@ -31,6 +30,7 @@ from huggingface_joint import HuggingFaceJoint, choose_masked
 from torch import Tensor
 
 import electra_fast
+from electra_fast._native import keep_freed_memory
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair
 from electra_fast.optim import ElectraAdam, clip_factor, global_norm, parameter_groups
 
@@ -143,6 +143,10 @@ def peak_memory(variant: str, options: argparse.Namespace) -> float:
         str(options.batch),
         "--length",
         str(options.length),
+        "--allocator",
+        options.allocator,
+        "--threads",
+        str(torch.get_num_threads()),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])["mebibytes"]
@@ -166,8 +170,13 @@ def measure_memory(variant: str, options: argparse.Namespace) -> None:
 
 
 def commit() -> str:
+    """Of the tree this file is in, marked where that has been changed since."""
     done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
     )
     return done.stdout.strip() or "unknown"
 
@@ -199,15 +208,12 @@ def main() -> None:
     parser.add_argument("--memory-of", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
+    torch.set_num_threads(options.threads)
+    if options.allocator == "kept":
+        keep_freed_memory()
     if options.memory_of:
         measure_memory(options.memory_of, options)
         return
-    torch.set_num_threads(options.threads)
-    if options.allocator == "kept":
-        from electra_fast._native import keep_freed_memory
-
-        keep_freed_memory()
-
     print(f"losses agree to {check_equal(options.size, options.batch, options.length):.1e} on equal inputs", flush=True)
     steps = {variant: make(variant, options.size, options.length) for variant in VARIANTS}
     vocabulary = getattr(ElectraConfig, options.size)().vocab_size

@@ -144,6 +144,31 @@ def test_bf16_is_chosen_where_it_is_faster(tiny, monkeypatch):
     assert (plan.precision, plan.reasons) == ("fp32", ["precision fp32: it has none"])
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(40, "40 seconds"), (150, "2.5 minutes"), (9000, "2.5 hours"), (6e6, "69 days")]
+)
+def test_durations_in_words(seconds, words):
+    assert calibrate.spoken(seconds) == words
+
+
+def test_a_long_run_says_how_long(tiny, monkeypatch):
+    options = tiny(precision="auto", total_steps=1_000_000)
+    corpus = open_training_corpus(options.data_path)
+    monkeypatch.setattr(calibrate, "why_no_bf16", lambda device: None)
+    monkeypatch.setattr(calibrate, "step_seconds", lambda *_: 5.6)
+    plan = calibrate.plan(options, resolve(options, corpus.manifest), corpus, torch.device("cpu"))
+    assert plan.reasons[-1].startswith("1,000,000 steps of")
+    assert plan.reasons[-1].endswith("are going to take about 65 days")
+
+
+def test_slow_steps_are_saved_by_the_clock(tiny):
+    from electra_fast.workflows.pretraining.checkpoint import CheckpointDirectory
+
+    result = pretrain(tiny(checkpoint_every=1000, checkpoint_minutes=1e-9, keep=100))
+    files = CheckpointDirectory(result.output / "checkpoints").files()
+    assert len(files) == result.step
+
+
 def test_bf16_needs_hardware(monkeypatch):
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)

@@ -80,7 +80,20 @@ def plan(
         each = step + (evaluation / options.eval_every if options.eval_every else 0.0)
         total_steps = max(1, math.floor(left / each))
         reasons.append(f"{total_steps:,} steps in about {limit:.0f} s: a step takes {step * 1e3:.0f} ms")
+    elif precision in seconds:
+        recipe = config.pretraining
+        whole = spoken(seconds[precision] * recipe.total_steps)
+        tokens = recipe.batch_size * recipe.sequence_length
+        reasons.append(f"{recipe.total_steps:,} steps of {tokens:,} tokens are going to take about {whole}")
     return Plan(precision, total_steps, reasons)
+
+
+def spoken(seconds: float) -> str:
+    """A duration in the unit that fits it: "40 seconds", "2.5 hours", "12 days"."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def step_seconds(

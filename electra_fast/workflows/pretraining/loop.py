@@ -92,13 +92,15 @@ class TrainingLoop:
             for note in self.notes:
                 self.display.say(note)
             self.stopwatch.start()
+            self.saved_at = time.monotonic()
             while state.step < total and interrupt.signal is None:
                 self.watch.add(state.step + 1, *training_step(state))
                 if state.step % options.log_every == 0 or state.step == total:
                     self._report()
                 if options.eval_every and state.step % options.eval_every == 0:
                     self._evaluate()
-                if state.step % options.checkpoint_every == 0:
+                overdue = time.monotonic() - self.saved_at > 60 * options.checkpoint_minutes
+                if state.step % options.checkpoint_every == 0 or overdue:
                     self._save()
                 self.display.step(state.step)
             self._save()
@@ -153,6 +155,7 @@ class TrainingLoop:
             }
             self.checkpoints.save(self.state.step, contents)
         self.saved_step = self.state.step
+        self.saved_at = time.monotonic()
 
     def _interrupted(self, number: int) -> PretrainResult:
         name = signal.Signals(number).name

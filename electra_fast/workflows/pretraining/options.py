@@ -21,7 +21,18 @@ from electra_fast.errors import ConfigError
 
 # What a resumed run may be given anew, because it does not change a single loss.
 CHANGEABLE = frozenset(
-    ("data", "output", "threads", "log_every", "eval_every", "eval_batches", "checkpoint_every", "keep", "tensorboard")
+    (
+        "data",
+        "output",
+        "threads",
+        "log_every",
+        "eval_every",
+        "eval_batches",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "keep",
+        "tensorboard",
+    )
 )
 
 
@@ -109,6 +120,9 @@ class PretrainOptions:
     eval_every: int = _option("Reports", "Steps between evaluations on the validation split; 0: only at the end.", 1000)
     eval_batches: int = _option("Reports", "Batches of an evaluation, always the same ones.", 16)
     checkpoint_every: int = _option("Reports", "Steps between checkpoints.", 1000)
+    checkpoint_minutes: float = _option(
+        "Reports", "Most minutes between checkpoints, however slow the steps are.", 10.0
+    )
     keep: int = _option("Reports", "Newest checkpoints to keep.", 3)
     tensorboard: bool = _option("Reports", "Write TensorBoard files, if it is installed.", True)
 
@@ -119,6 +133,8 @@ class PretrainOptions:
         check_at_least(self, 1, "accumulation", "total_steps", "threads", "log_every", "eval_batches")
         check_at_least(self, 1, "checkpoint_every", "keep")
         check_at_least(self, 0, "eval_every", "seed")
+        if not self.checkpoint_minutes > 0:
+            raise ConfigError(f"checkpoint_minutes must be greater than 0, got {self.checkpoint_minutes}")
         if self.seed >= 2**63:
             raise ConfigError(f"seed must be below 2^63, got {self.seed}")
         for field in dataclasses.fields(self):
@@ -167,9 +183,12 @@ _DURATION = re.compile(r"(?:(?P<h>\d+(?:\.\d+)?)h)?(?:(?P<m>\d+(?:\.\d+)?)m)?(?:
 
 def parse_duration(value: str | float) -> float:
     """Seconds of a duration such as 90, "90s", "5m" or "1h30m". ConfigError if it is none, or not positive."""
-    match = _DURATION.fullmatch(str(value).strip())
+    text = str(value).strip()
+    match = _DURATION.fullmatch(text)
+    if match and text[-1:].isdigit() and re.search("[hm]", text):
+        match = None  # 1h30: half an hour or half a minute?
     units = {"h": 3600.0, "m": 60.0, "s": 1.0}
     seconds = sum(float(match[unit]) * size for unit, size in units.items() if match[unit]) if match else 0.0
     if seconds <= 0:
-        raise ConfigError(f"max_time must be a duration such as 90, 5m or 1h30m, got {value!r}")
+        raise ConfigError(f"max_time must be a duration such as 90 (seconds), 5m or 1h30m, got {value!r}")
     return seconds
