@@ -33,8 +33,14 @@ template <int N> __device__ __forceinline__ void drop(float (&x)[N], const Dropo
   static_assert(N <= 16 && (N & (N - 1)) == 0, "N values come from one draw of 16 bytes");
   const PhiloxCounter draw = philox_draw(stream, row, column / 16);
   const int first = column % 16;
+  if constexpr (N >= 4) {   // whole words: which byte of a word is then known to the compiler
 #pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = keeps(draw, first + i, dropout.threshold) ? x[i] * dropout.scale : 0.f;
+    for (int i = 0; i < N; ++i)
+      x[i] = int(philox_word(draw, first / 4 + i / 4) >> 8 * (i % 4) & 255u) < dropout.threshold ? x[i] * dropout.scale : 0.f;
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) x[i] = keeps(draw, first + i, dropout.threshold) ? x[i] * dropout.scale : 0.f;
+  }
 }
 
 }  // namespace electra::cuda
