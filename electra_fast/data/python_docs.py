@@ -17,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from electra_fast.files import write_text
+
 _NOT_PYTHONS_OWN = {"site-packages", "dist-packages", "__pycache__"}
 
 
@@ -100,9 +102,12 @@ def documents() -> Iterator[list[str]]:
 
 
 def write(path: Path) -> int:
-    """Write the documents to ``path``, a paragraph a line and a blank line between documents; returns the number of
-    characters.
+    """Write the documents to ``path``, all or nothing: a paragraph a line and a blank line between documents; returns
+    the number of characters.
+
+    Raises:
+        DiskFullError: no space left; there is no file, or the older one.
     """
     text = "\n\n".join("\n".join(document) for document in documents()) + "\n"
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return len(text)

@@ -1,6 +1,12 @@
 """The text that every CPython carries."""
 
+import errno
+import os
+
+import pytest
+
 from electra_fast.data import python_docs
+from electra_fast.errors import DiskFullError
 
 
 def test_paragraphs_are_prose():
@@ -38,3 +44,16 @@ def test_the_text_is_there_and_stays_the_same(tmp_path):
     lines = [line for document in documents for line in document]
     assert len(lines) == len(set(lines))
     assert any("the exception" in line for line in lines)
+
+
+def test_a_full_disk_leaves_no_half_of_the_text(tmp_path, monkeypatch):
+    """The demo trains on whatever text is there, so that half of it must never be."""
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(python_docs, "documents", lambda: iter([["a paragraph"], ["another"]]))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match=r"cannot write .*corpus\.txt: no space left"):
+        python_docs.write(tmp_path / "corpus.txt")
+    assert os.listdir(tmp_path) == []
