@@ -19,6 +19,7 @@ from electra_fast.errors import CorpusError
 BLOCK_BYTES = 1 << 20
 _FORMATS = {".txt": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
+_LARGEST_WINDOW = 1 << 31  # what `zstd --long=31` makes; unless told, the library refuses more than 128 MiB
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class _ZstandardReader:
                     raise EOFError
                 return b""
             if self._frame is None:
-                self._frame = self._module.ZstdDecompressor().decompressobj()
+                self._frame = self._module.ZstdDecompressor(max_window_size=_LARGEST_WINDOW).decompressobj()
             try:
                 block = self._frame.decompress(data)
             except self._module.ZstdError as error:

@@ -98,6 +98,16 @@ def test_every_compression(tmp_path, suffix):
     assert content(path) == TEXT
 
 
+def test_a_long_zstandard_window(tmp_path):
+    """What ``zstd --long=31`` writes: a frame (RFC 8878) that asks for a window of 2 GiB."""
+    pytest.importorskip("zstandard", reason="needs the optional package zstandard")
+    text = b"one line\n"
+    header = b"\x28\xb5\x2f\xfd" + bytes([0, (31 - 10) << 3])  # magic number, no flags, window of 2^31 bytes
+    last_raw_block = (1 | len(text) << 3).to_bytes(3, "little") + text
+    (tmp_path / "a.txt.zst").write_bytes(header + last_raw_block)
+    assert content(tmp_path / "a.txt.zst") == text
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".xz", ".bz2", ".zst"])
 def test_cut_short(tmp_path, suffix):
     path = tmp_path / f"a.txt{suffix}"
