@@ -20,6 +20,7 @@ from electra_fast.errors import ConfigError, CorpusError
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 _LONGEST_ROW = 1 << 30
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class DocumentReader:
         for block in stream.blocks():
             pending = len(decoder.getstate()[0])
             text = self._decode(lines, block, offset - pending, stream.source, final=False)
-            yield text.removeprefix("\ufeff") if offset == 0 else text
+            yield text.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else text
             offset += len(block)
             self.bytes_done = before + stream.position
         pending = len(decoder.getstate()[0])
@@ -157,14 +158,22 @@ class DocumentReader:
                 text = line.decode("utf-8", self.options.errors)
             except UnicodeDecodeError as error:
                 raise _undecodable(source, "utf-8", offset, error) from None
+            if number == 1:
+                text = text.removeprefix(_BYTE_ORDER_MARK)
             if not text.strip():
                 continue
             try:
                 row = json.loads(text)
+            except RecursionError:
+                raise CorpusError(
+                    f"{source.path}, line {number}: brackets nested too deeply. Mend or remove the line"
+                ) from None
             except ValueError as error:
                 raise CorpusError(
                     f"{source.path}, line {number}: not JSON ({error}). Mend or remove the line"
                 ) from None
+            if isinstance(row, dict) and field in row and row[field] is None:
+                continue  # an empty document, as a null of a parquet column
             if not isinstance(row, dict) or not isinstance(row.get(field), str):
                 names = ", ".join(map(str, row)) if isinstance(row, dict) else f"a {type(row).__name__}"
                 raise CorpusError(

@@ -99,6 +99,16 @@ def test_jsonl(tmp_path):
     assert documents(path) == [["one", "two"], ["drei ü"]]
 
 
+def test_jsonl_with_a_byte_order_mark(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "one"}\n{"text": "two"}\n', "utf-8-sig")
+    assert documents(path) == [["one"], ["two"]]
+
+
+def test_a_null_is_an_empty_document(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "one"}\n{"text": null}\n{"text": "two"}\n')
+    assert documents(path) == [["one"], ["two"]]
+
+
 def test_the_field_of_jsonl(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"body": "x"}\n')
     assert documents(path, text_field="body") == [["x"]]
@@ -112,6 +122,9 @@ def test_the_field_of_jsonl(tmp_path):
         (b"{oops", "line 2: not JSON"),
         (b"[1]", "line 2: no text in field 'text' .the row has: a list"),
         (b'{"text": 3}', "line 2: no text"),
+        (b'{"text": null, "text": 0}', "line 2: no text"),
+        (b'{"body": null}', "line 2: no text"),
+        (b'{"text": ' + b"[" * 200_000, "line 2: brackets nested too deeply"),
         (b'{"text": "\xff"}', "byte 0xff at offset 25 is not utf-8"),
         (b'{"text": "\\ud800"}', "line 2: .*lone surrogate"),
     ],
