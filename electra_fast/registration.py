@@ -30,7 +30,7 @@ def attach(op: str, name: str, formula: Formula, kernels: str) -> Callable:
     torch.library.register_fake(name, formula.fake)
     overload = _overload(name)
     if formula.backward is None:
-        return overload
+        return _without_derivative(op, overload)
     torch.library.register_fake(f"{name}_backward", formula.backward_fake)
     derivative = _overload(f"{name}_backward")
 
@@ -48,13 +48,30 @@ def _overload(name: str) -> Callable:
     return getattr(getattr(torch.ops, namespace), function).default
 
 
+def _checked(op: str, overload: Callable, args: tuple):
+    """Call the op; what its boundary refuses is a ValueError, as in the reference (the stable ABI has but one kind)."""
+    try:
+        return overload(*args)
+    except RuntimeError as error:
+        if str(error).startswith(f"{op}: "):
+            raise ValueError(str(error)) from None
+        raise
+
+
+def _without_derivative(op: str, overload: Callable) -> Callable:
+    def call(*args):
+        return overload(*args) if torch.compiler.is_compiling() else _checked(op, overload, args)
+
+    return call
+
+
 def _without_detour(op: str, overload: Callable, setup_context: Callable, backward: Callable) -> Callable:
     """The op for eager mode: the same autograd formula, attached here rather than by torch.library's Python kernel,
     which takes about 25 µs of every call. While tracing it is the op itself."""
 
     def forward(ctx, *args):
         with torch._C._AutoDispatchBelowAutograd():
-            output = overload(*args)
+            output = _checked(op, overload, args)
         setup_context(ctx, args, output)
         return output
 
@@ -62,8 +79,8 @@ def _without_detour(op: str, overload: Callable, setup_context: Callable, backwa
     function = type(op, (torch.autograd.Function,), methods)
 
     def call(*args):
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling():
             return overload(*args)
-        return function.apply(*args)
+        return function.apply(*args) if torch.is_grad_enabled() else _checked(op, overload, args)
 
     return call
