@@ -20,7 +20,7 @@ from electra_fast.errors import ElectraError
 
 app = typer.Typer(
     name="electra-fast",
-    help="Pretrain, fine-tune and run ELECTRA fast in PyTorch.\n\n"
+    help="Pretrain and run ELECTRA fast in PyTorch.\n\n"
     "From raw text to a checkpoint: [bold]prepare[/] turns text into token shards, [bold]pretrain[/] trains on them. "
     "[bold]demo[/] does both on text that is already on this machine. [bold]doctor[/] says what runs where, and why.",
     rich_markup_mode="rich",
