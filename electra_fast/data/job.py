@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 
 from electra_fast.data.corpus import Position
-from electra_fast.data.manifest import JOB_NAME, MANIFEST_NAME, SPLITS, Split
+from electra_fast.data.manifest import FORMAT, JOB_NAME, MANIFEST_NAME, SPLITS, Split
 from electra_fast.data.shards import Examples, ShardEntry, verify_shard, write_shard
 from electra_fast.data.tokenise import UnitResult
 from electra_fast.errors import ConfigError, DiskFullError, ShardError
-from electra_fast.files import write_text
+from electra_fast.files import temporary_path, write_text
 
 _FORMAT = "electra-fast prepare job"
 _VERSION = 1
 _OWN_FILES = (
     *(MANIFEST_NAME, JOB_NAME, "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
-    *("train-*.shard", "validation-*.shard", "pending-*.shard", ".*.tmp"),
+    *("train-*.shard", "validation-*.shard", "pending-*.shard"),
 )
 
 
@@ -140,10 +140,10 @@ class Job:
 
     def clean_up(self) -> None:
         """Remove what a crash may have left: temporary files and pending shards that the state does not name."""
-        for pattern in ("pending-*.shard", ".*.tmp"):
-            for path in self.directory.glob(pattern):
-                if path.name not in self._saved_pending:
-                    path.unlink(missing_ok=True)
+        for path in self.directory.glob("pending-*.shard"):
+            if path.name not in self._saved_pending:
+                path.unlink(missing_ok=True)
+        _remove_unfinished(self.directory)
 
     def _pending_tokens(self, name: str) -> int:
         return sum(len(examples.tokens) for examples in self._pending[name])
@@ -166,11 +166,25 @@ def read_state(directory: Path) -> dict[str, Any] | None:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        if not is_prepared(directory):  # a job.json of someone else's
+            return None
         raise ShardError(f"{path} is damaged ({error}). Start again with --overwrite") from None
-    if not isinstance(state, dict) or (state.get("format"), state.get("version")) != (_FORMAT, _VERSION):
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        return None
+    if state.get("version") != _VERSION:
         raise ShardError(f"{path} was written by another version of electra_fast. Start again with --overwrite")
     return state
+
+
+def is_prepared(directory: Path) -> bool:
+    """Whether the content of a manifest.json or job.json says that prepare wrote it: other programs use these names."""
+    for name, form in ((MANIFEST_NAME, FORMAT), (JOB_NAME, _FORMAT)):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            value = json.loads((directory / name).read_text(encoding="utf-8"))
+            if isinstance(value, dict) and value.get("format") == form:
+                return True
+    return False
 
 
 def check_identity(directory: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -197,9 +211,17 @@ def check_identity(directory: Path, stored: dict[str, Any], wanted: dict[str, An
 
 
 def remove_own_files(directory: Path) -> None:
-    """Remove what prepare writes, the manifest first, and nothing else."""
+    """Remove what prepare writes, the manifest first, and nothing else, from a directory that `is_prepared` or new."""
     for pattern in _OWN_FILES:
         for path in sorted(directory.glob(pattern)):
+            path.unlink(missing_ok=True)
+    _remove_unfinished(directory)
+
+
+def _remove_unfinished(directory: Path) -> None:
+    """Remove files that a crash left under their temporary names."""
+    for pattern in _OWN_FILES:
+        for path in directory.glob(temporary_path(directory / pattern).name):
             path.unlink(missing_ok=True)
 
 

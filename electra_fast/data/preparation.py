@@ -17,7 +17,7 @@ from typing import Any
 
 from electra_fast.data.corpus import DocumentReader, Position
 from electra_fast.data.deferred_signals import DeferredSignals
-from electra_fast.data.job import Job, check_identity, open_directory, read_state, remove_own_files
+from electra_fast.data.job import Job, check_identity, is_prepared, open_directory, read_state, remove_own_files
 from electra_fast.data.manifest import MANIFEST_NAME, Manifest, content_hash
 from electra_fast.data.preparation_options import PrepareOptions
 from electra_fast.data.shards import Shard
@@ -138,16 +138,14 @@ class _Preparation:
     def _existing_state(self) -> dict[str, Any] | None:
         """The state of the job in the output directory, None for a new job."""
         directory = self.directory
-        has_manifest = (directory / MANIFEST_NAME).exists()
         if self.options.overwrite:
-            with contextlib.suppress(ShardError):
-                if read_state(directory) is None and not has_manifest:
-                    _refuse_foreign_files(directory)
+            if not is_prepared(directory):
+                _refuse_foreign_files(directory)
             remove_own_files(directory)
             return None
         state = read_state(directory)
         if state is None:
-            if has_manifest:
+            if is_prepared(directory):
                 raise ConfigError(
                     f"{directory} holds a corpus that was prepared elsewhere. Use --overwrite, or another --output"
                 )

@@ -267,11 +267,45 @@ def test_a_corpus_without_its_job(tmp_path, options):
     prepare(options(overwrite=True))
 
 
-@pytest.mark.parametrize("content", ["{", "{}"])
-def test_a_damaged_job(tmp_path, options, content):
+@pytest.mark.parametrize("name", ["manifest.json", "job.json"])
+@pytest.mark.parametrize(
+    "content", ['{"name": "My app", "icons": []}', '{"format": "mine"}', "[]", "not JSON", "[" * 10**5]
+)
+def test_files_of_other_programs_are_not_taken_for_a_corpus(tmp_path, options, name, content):
+    """Web apps have a manifest.json, models a vocab.txt and a tokenizer.json."""
+    out = tmp_path / "out"
+    out.mkdir()
+    theirs = {name: content, "vocab.txt": "a\n", "tokenizer.json": "{}", ".cache.tmp": "x", "train-00000.shard": "y"}
+    for file, text in theirs.items():
+        (out / file).write_text(text)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"out holds other files \(.*give a new or empty directory"):
+            prepare(options(overwrite=overwrite))
+    assert {path.name: path.read_text() for path in out.iterdir()} == theirs
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_overwriting_removes_only_what_prepare_wrote(tmp_path, options, finished):
+    prepare(options())
+    out = tmp_path / "out"
+    if not finished:
+        (out / "manifest.json").unlink()
+    for name in ("notes.md", ".cache.tmp", ".tokenizer.json.tmp", ".train-00003.shard.tmp"):
+        (out / name).write_text("x")
+    prepare(options(overwrite=True, max_length=16))
+    assert (out / "notes.md").exists()
+    assert sorted(path.name for path in out.glob(".*")) == [".cache.tmp"]
+    assert open_corpus(out).manifest.max_length == 16
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [("{", ShardError), ("{}", ConfigError), ('{"format": "electra-fast prepare job", "version": 0}', ShardError)],
+)
+def test_a_damaged_job(tmp_path, options, content, error):
     prepare(options())
     (tmp_path / "out" / "job.json").write_text(content)
-    with pytest.raises(ShardError, match=r"job\.json .*--overwrite"):
+    with pytest.raises(error, match="--overwrite"):
         prepare(options())
     prepare(options(overwrite=True))
 
