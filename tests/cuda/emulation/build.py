@@ -27,7 +27,7 @@ EMULATION = Path(__file__).resolve().parent
 FOLDER = Path(os.environ.get("ELECTRA_EMULATION_BUILD", ROOT / "build" / "emulation"))
 JOBS = 2
 
-RUNTIME = ("scheduler", "memory", "collectives", "allocator")
+RUNTIME = ("scheduler", "memory", "collectives", "hopper", "wgmma", "allocator")
 _RUNTIME_FLAGS = ("-O2", "-Wall", "-Wextra")
 
 # Emulator and boundaries: plain optimised code. Kernels: every access to memory calls the emulator (the instrumentation

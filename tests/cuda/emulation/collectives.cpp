@@ -42,8 +42,6 @@ uint64_t warp_combine(unsigned mask, uint64_t value, uint64_t (*combine)(uint64_
 
 // --- tensor cores. The last lane to come computes for all.
 
-static constexpr unsigned whole_warp = 0xffffffffu;
-
 struct Multiply {
   uint32_t a[4], b[2];
   float d[4];
@@ -51,10 +49,6 @@ struct Multiply {
 
 static float value_bf16(uint32_t bits) { return __builtin_bit_cast(float, bits << 16); }
 static float value_f16(uint32_t bits) { return __half2float(__builtin_bit_cast(__half, uint16_t(bits))); }
-
-static void need_whole_warp(const Meeting& meeting) {
-  if (meeting.arrived != whole_warp) fail("%s needs all 32 lanes, here are %08x", meeting.what, meeting.arrived);
-}
 
 template <float (*value)(uint32_t)> static void multiply(Meeting& meeting) {
   need_whole_warp(meeting);

@@ -25,7 +25,8 @@ struct Range {
 
 extern "C" void* __tls_get_addr(void*);   // of the dynamic linker
 
-static Range stacks, dynamic_range, static_range, image;
+static Range stacks, dynamic_range, static_range, image;   // dynamic_range: of all blocks that run together, one after the other
+static size_t dynamic_bytes, dynamic_pitch;                 // of one block, and to the next
 
 // --- where things are
 
@@ -69,9 +70,10 @@ size_t static_shared_bytes() { return static_range.size(); }
 // --- what was done to shared memory since the block began, for every two bytes of it
 
 struct Accesses {
-  uint64_t block = 0;          // of which block this is told
+  uint64_t run = 0;            // of which run of blocks this is told
   Time written = 0;            // 0: not written
-  int16_t writer = 0;          // the thread
+  int16_t writer = 0;          // the thread, or the number of threads + an agent's number among the asynchronous ones
+  uint16_t being_read = 0;     // by asynchronous operations under way
   bool in_flight = false;      // the target of an asynchronous copy that has not arrived
   uint64_t readers = 0;        // warps that have read it since
 };
@@ -80,7 +82,7 @@ static Accesses* accesses;
 static Time* read_times;        // [granules][warps]: the last read
 static int16_t* read_threads;   // [granules][warps]: by whom; -1 if by several lanes with no barrier between
 static size_t capacity, columns;
-static uint64_t blocks_begun;
+static uint64_t runs_begun;
 
 template <class T> static void grow(T*& array, size_t n) {
   std::free(array);
@@ -91,59 +93,131 @@ template <class T> static void grow(T*& array, size_t n) {
 static unsigned char* dynamic_memory;
 static size_t dynamic_capacity;
 
-void prepare_shared_memory(size_t bytes, int warps) {
-  if (dynamic_capacity < bytes + 1024) {
-    dynamic_capacity = bytes + 1024;
+void swap_static_shared(Block* to) {
+  if (!static_range.size()) return;
+  unsigned char* place = reinterpret_cast<unsigned char*>(static_range.begin);
+  if (machine.resident) machine.resident->statics.assign(place, place + static_range.size());
+  std::memcpy(place, to->statics.data(), static_range.size());
+  machine.resident = to;
+}
+
+void prepare_shared_memory(size_t bytes) {
+  const size_t blocks = machine.blocks.size(), warps = machine.warps.size();
+  dynamic_bytes = bytes;
+  dynamic_pitch = (bytes + 4096 + 1023) & ~size_t(1023);   // apart, so that leaving one is not entering the next
+  if (dynamic_capacity < dynamic_pitch * blocks) {
+    dynamic_capacity = dynamic_pitch * blocks;
     std::free(dynamic_memory);
-    dynamic_memory = static_cast<unsigned char*>(std::aligned_alloc(1024, (dynamic_capacity + 1023) & ~size_t(1023)));
+    dynamic_memory = static_cast<unsigned char*>(std::aligned_alloc(1024, dynamic_capacity));
+    if (!dynamic_memory) std::abort();
   }
-  machine.dynamic = dynamic_memory;
-  dynamic_range = {address(dynamic_memory), address(dynamic_memory) + bytes};
-  std::memset(dynamic_memory, 0xff, bytes);   // NaN in every floating-point type
-  if (static_range.size()) std::memset(reinterpret_cast<void*>(static_range.begin), 0xff, static_range.size());
-  const size_t granules = (dynamic_range.size() + static_range.size()) / granule + 2;
-  if (capacity < granules || columns != size_t(warps)) {
+  dynamic_range = {address(dynamic_memory), address(dynamic_memory) + dynamic_pitch * blocks};
+  for (Block& block : machine.blocks) {
+    block.dynamic = dynamic_memory + block.rank * dynamic_pitch;
+    std::memset(block.dynamic, 0xff, bytes);   // NaN in every floating-point type
+    block.statics.assign(static_range.size(), 0xff);
+  }
+  machine.resident = nullptr;
+  const size_t granules = (dynamic_range.size() + static_range.size() * blocks) / granule + 2;
+  if (capacity < granules || columns != warps) {
     capacity = capacity > granules ? capacity : granules;
     columns = warps;
     grow(accesses, capacity);
     grow(read_times, capacity * columns);
     grow(read_threads, capacity * columns);
   }
-  ++blocks_begun;
+  ++runs_begun;
 }
 
-bool in_shared(const void* p, size_t bytes) { return dynamic_range.holds(address(p), bytes) || static_range.holds(address(p), bytes); }
+// The block in whose dynamic shared memory the bytes lie, or null.
+static const Block* block_of(Address p, size_t bytes) {
+  if (!dynamic_range.holds(p, bytes)) return nullptr;
+  const Block& block = machine.blocks[(p - dynamic_range.begin) / dynamic_pitch];
+  return p + bytes <= address(block.dynamic) + dynamic_bytes ? &block : nullptr;
+}
+
+bool in_shared(const void* p, size_t bytes) { return block_of(address(p), bytes) == machine.running->block || static_range.holds(address(p), bytes); }
+
+ptrdiff_t dynamic_offset(const void* p) {
+  return block_of(address(p), 1) == machine.running->block ? static_cast<const unsigned char*>(p) - machine.running->block->dynamic : -1;
+}
+
+unsigned char* in_block(const void* p, int rank) {
+  const ptrdiff_t offset = dynamic_offset(p);
+  if (offset < 0) fail("%p is not in this block's dynamic shared memory (static is not mapped in the emulator)", p);
+  if (rank < 0 || rank >= int(machine.blocks.size())) fail("block %d of a cluster of %zu", rank, machine.blocks.size());
+  return machine.blocks[rank].dynamic + offset;
+}
 
 [[noreturn]] static void report_race(Address p, bool write, const char* before, int thread) {
-  const bool dynamic = dynamic_range.holds(p, 1);
-  const dim3 size = machine.launch.block;
-  char other[80] = "several threads";
-  if (thread >= 0) std::snprintf(other, sizeof other, "thread (%u, %u, %u)", thread % size.x, thread / size.x % size.y, thread / (size.x * size.y));
+  const Block* block = block_of(p, 1);
+  const int threads = int(machine.fibers.size());
+  char other[120] = "several threads";
+  if (thread >= threads) std::snprintf(other, sizeof other, "an asynchronous copy");
+  if (thread >= 0 && thread < threads) {
+    const Fiber& f = machine.fibers[thread];
+    const uint3 b = f.block->index;
+    std::snprintf(other, sizeof other, "thread (%u, %u, %u)", f.index.x, f.index.y, f.index.z);
+    if (f.block != machine.running->block) std::snprintf(other + std::strlen(other), 60, " of block (%u, %u, %u)", b.x, b.y, b.z);
+  }
   fail("race: %s byte %zu of %s shared memory, %s by %s, with no barrier between", write ? "writes" : "reads",
-       size_t(p - (dynamic ? dynamic_range.begin : static_range.begin)), dynamic ? "dynamic" : "static", before, other);
+       size_t(p - (block ? address(block->dynamic) : static_range.begin)), block ? "dynamic" : "static", before, other);
 }
 
 static size_t offset_in_shared(Address p) {
-  return dynamic_range.holds(p, 1) ? p - dynamic_range.begin : dynamic_range.size() + (p - static_range.begin);
+  if (dynamic_range.holds(p, 1)) return p - dynamic_range.begin;
+  return dynamic_range.size() + machine.resident->rank * static_range.size() + (p - static_range.begin);
 }
 
 static Accesses& accesses_of(size_t g) {
-  if (accesses[g].block != blocks_begun) accesses[g] = {.block = blocks_begun};
+  if (accesses[g].run != runs_begun) accesses[g] = {.run = runs_begun};
   return accesses[g];
 }
 
-void mark_in_flight(const void* shared, size_t bytes, bool in_flight) {
+template <class F> static void for_each_granule(const void* shared, size_t bytes, F f) {
   const size_t first = offset_in_shared(address(shared)) / granule;
-  for (size_t g = first; g < first + bytes / granule; ++g) accesses_of(g).in_flight = in_flight;
+  for (size_t g = first; g < first + bytes / granule; ++g) f(accesses_of(g));
+}
+
+void mark_in_flight(const void* shared, size_t bytes, bool in_flight) {
+  for_each_granule(shared, bytes, [=](Accesses& a) { a.in_flight = in_flight; });
+}
+
+void mark_being_read(const void* shared, size_t bytes, int more) {
+  for_each_granule(shared, bytes, [=](Accesses& a) { a.being_read = uint16_t(a.being_read + more); });
+}
+
+void mark_arrived(const void* shared, size_t bytes, int agent) {
+  for_each_granule(shared, bytes, [=](Accesses& a) {
+    a.in_flight = false;
+    a.written = machine.now;
+    a.writer = int16_t(machine.fibers.size() + agent - machine.warps.size());
+    a.readers = 0;
+  });
+}
+
+void check_async_proxy(const void* shared, size_t bytes, const char* what) {
+  const Fiber& self = *machine.running;
+  const int threads = int(machine.fibers.size());
+  for_each_granule(shared, bytes, [&](Accesses& a) {
+    if (!a.written || a.writer >= threads) return;
+    if (machine.fibers[a.writer].last_async_fence < a.written && self.last_async_fence < a.written)
+      fail("%s reads shared memory that thread %d wrote: fence_async_proxy is missing after the write", what, a.writer);
+  });
+}
+
+static int agent_of(int thread) {
+  const int threads = int(machine.fibers.size());
+  return thread < threads ? machine.fibers[thread].warp : int(machine.warps.size()) + thread - threads;
 }
 
 // Whether the running thread knows of what another did at `when`.
 static bool ordered(int thread, Time when) {
   const Fiber& self = *machine.running;
   if (thread == self.number) return true;
-  const int warp = thread / 32;
+  const int agent = agent_of(thread);
   const Warp& mine = machine.warps[self.warp];
-  return warp == self.warp ? when <= mine.last_sync : when <= mine.knowledge.known[warp];
+  return agent == self.warp ? when <= mine.last_sync : when <= mine.knowledge.known[agent];
 }
 
 static void check_race(Address p, size_t bytes, bool write) {
@@ -156,6 +230,7 @@ static void check_race(Address p, size_t bytes, bool write) {
     int16_t* threads = read_threads + g * columns;
     const Address at = p + g * granule - offset;
     if (a.in_flight) fail("%s shared memory that an asynchronous copy is still on its way to: a wait is missing", write ? "writes" : "reads");
+    if (write && a.being_read) fail("writes shared memory that an asynchronous operation still reads: a wait is missing");
     if (a.written && !ordered(a.writer, a.written)) report_race(at, write, "written", a.writer);
     if (write) {
       for (uint64_t rest = a.readers; rest; rest &= rest - 1) {
@@ -179,8 +254,10 @@ static void check_race(Address p, size_t bytes, bool write) {
 
 [[noreturn]] static void report_outside(Address p, size_t bytes, bool write) {
   const char* verb = write ? "writes" : "reads";
-  if (p + bytes > dynamic_range.begin - 4096 && p < dynamic_range.end + 4096)
-    fail("%s %zu bytes at byte %td of the %zu bytes of dynamic shared memory", verb, bytes, ptrdiff_t(p - dynamic_range.begin), dynamic_range.size());
+  if (p + bytes > dynamic_range.begin - 4096 && p < dynamic_range.end + 4096) {
+    const ptrdiff_t offset = ptrdiff_t(p - address(machine.running->block->dynamic));
+    fail("%s %zu bytes at byte %td of the %zu bytes of dynamic shared memory", verb, bytes, offset, dynamic_bytes);
+  }
   size_t size;
   ptrdiff_t offset;
   if (nearest_tensor(p, size, offset)) fail("%s %zu bytes at byte %td of a tensor of %zu bytes", verb, bytes, offset, size);
@@ -191,7 +268,9 @@ void check(const void* pointer, size_t bytes, size_t alignment, bool write, bool
   const Address p = address(pointer);
   if (!machine.running || bytes == 0 || stacks.holds(p, bytes)) return;
   if (p & (alignment - 1)) fail("%s %zu bytes at %p, which is not aligned to %zu", write ? "writes" : "reads", bytes, pointer, alignment);
-  if (in_shared(pointer, bytes)) {
+  const Block* block = block_of(p, bytes);
+  if (block && block->live == 0) fail("%s shared memory of block %d of the cluster, which has ended", write ? "writes" : "reads", block->rank);
+  if (block || static_range.holds(p, bytes)) {
     if (racing && bytes >= granule) check_race(p, bytes, write);
     return;
   }

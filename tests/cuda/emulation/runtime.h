@@ -62,6 +62,7 @@ struct Launch {
   size_t shared_bytes;
   void (*body)(void*);   // runs the kernel with its arguments, once on every fiber
   void* arguments;
+  unsigned cluster = 1;  // neighbouring blocks that run together
 };
 cudaError_t run(const Launch& launch);
 

@@ -1,13 +1,10 @@
 // Fibers, barriers and the loop over blocks.
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
-#include <numeric>
 
 #include "emulation/machine.h"
 
@@ -70,7 +67,7 @@ void fail(const char* format, ...) {
   va_end(arguments);
   machine.error = text;
   if (machine.running == nullptr) std::abort();   // a fault of the emulator itself
-  const uint3 b = machine.block, t = machine.running->index;
+  const uint3 b = machine.running->block->index, t = machine.running->index;
   char place[160];
   std::snprintf(place, sizeof place, "\n  thread (%u, %u, %u) of block (%u, %u, %u)", t.x, t.y, t.z, b.x, b.y, b.z);
   machine.error += place + source_of(machine.caller);
@@ -82,19 +79,19 @@ void fail(const char* format, ...) {
 // --- the running thread
 
 uint3 thread_index() { return machine.running->index; }
-uint3 block_index() { return machine.block; }
+uint3 block_index() { return machine.running->block->index; }
 dim3 block_size() { return machine.launch.block; }
 dim3 grid_size() { return machine.launch.grid; }
 int lane() { return machine.running->lane; }
-unsigned char* dynamic_shared() { return machine.dynamic; }
+unsigned char* dynamic_shared() { return machine.running->block->dynamic; }
 
-static Warp& warp_of(const Fiber& fiber) { return machine.warps[fiber.warp]; }
+Warp& warp_of(const Fiber& fiber) { return machine.warps[fiber.warp]; }
 
 // --- barriers
 
 static void release(Barrier& barrier, const Fiber& fiber) {
   barrier.knowledge.merge(warp_of(fiber).knowledge);
-  barrier.knowledge.known[fiber.warp] = machine.now;
+  barrier.knowledge.known[fiber.warp] = machine.now++;
 }
 
 static void open_barrier(Barrier& barrier, const Votes& votes) {
@@ -108,11 +105,11 @@ static void open_barrier(Barrier& barrier, const Votes& votes) {
   ++machine.now;
   barrier.waiting.clear();
   barrier.arrived = barrier.expected = barrier.yes = 0;
-  barrier.knowledge.reset(int(machine.warps.size()));
+  barrier.knowledge.reset(machine.agents());
 }
 
-static bool open_if_full(Barrier& barrier) {
-  if (barrier.arrived == 0 || barrier.arrived < (barrier.expected ? barrier.expected : machine.live)) return false;
+static bool open_if_full(Barrier& barrier, const Block& block) {
+  if (barrier.arrived == 0 || barrier.arrived < (barrier.expected ? barrier.expected : block.live)) return false;
   open_barrier(barrier, {barrier.yes, barrier.yes == barrier.arrived, barrier.yes > 0});
   return true;
 }
@@ -120,19 +117,19 @@ static bool open_if_full(Barrier& barrier) {
 Votes block_barrier(bool predicate) {
   ELECTRA_ENTERED();
   Fiber& self = *machine.running;
-  Barrier& barrier = machine.barriers[0];
+  Barrier& barrier = self.block->barriers[0];
   ++barrier.arrived;
   barrier.yes += predicate;
   release(barrier, self);
   barrier.waiting.push_back(&self);
-  if (!open_if_full(barrier)) suspend();
+  if (!open_if_full(barrier, *machine.running->block)) suspend();
   return self.votes;
 }
 
 static Barrier& named(int id, int threads) {
   if (id < 1 || id > 15) fail("named barrier %d: there are 1 to 15 (0 is __syncthreads)", id);
-  if (threads <= 0 || threads % 32 || threads > int(machine.fibers.size())) fail("named barrier %d: %d threads are no whole number of the block's warps", id, threads);
-  Barrier& barrier = machine.barriers[id];
+  if (threads <= 0 || threads % 32 || threads > int(machine.fibers.size() / machine.blocks.size())) fail("named barrier %d: %d threads are no whole number of the block's warps", id, threads);
+  Barrier& barrier = machine.running->block->barriers[id];
   if (barrier.expected && barrier.expected != threads) fail("named barrier %d: %d threads expected here, %d elsewhere", id, threads, barrier.expected);
   barrier.expected = threads;
   ++barrier.arrived;
@@ -144,12 +141,12 @@ void named_barrier_sync(int id, int threads) {
   ELECTRA_ENTERED();
   Barrier& barrier = named(id, threads);
   barrier.waiting.push_back(machine.running);
-  if (!open_if_full(barrier)) suspend();
+  if (!open_if_full(barrier, *machine.running->block)) suspend();
 }
 
 void named_barrier_arrive(int id, int threads) {
   ELECTRA_ENTERED();
-  open_if_full(named(id, threads));
+  open_if_full(named(id, threads), *machine.running->block);
 }
 
 // --- meetings of a warp
@@ -192,6 +189,10 @@ Meeting& meet(unsigned mask, const char* what, const void* value, size_t bytes, 
   return *meeting;
 }
 
+void need_whole_warp(const Meeting& meeting) {
+  if (meeting.arrived != whole_warp) fail("%s needs all 32 lanes, here are %08x", meeting.what, meeting.arrived);
+}
+
 void leave(Meeting& meeting) {
   meeting.unread &= ~(1u << machine.running->lane);
   if (meeting.unread) return;
@@ -211,13 +212,16 @@ static void entry() {
   machine.launch.body(machine.launch.arguments);
   Fiber& self = *machine.running;
   Warp& warp = warp_of(self);
+  machine.caller = nullptr;
+  check_nothing_under_way(self);
   self.done = true;
   --machine.live;
+  --self.block->live;
   warp.live &= ~(1u << self.lane);
-  machine.caller = nullptr;
   for (Meeting& m : warp.meetings)
     if (m.arrived && !m.complete && m.arrived == (m.mask & warp.live)) complete(m);   // nobody waits for who has ended
-  open_if_full(machine.barriers[0]);
+  open_if_full(self.block->barriers[0], *self.block);
+  open_cluster_if_full();
   suspend();
   std::abort();
 }
@@ -254,62 +258,83 @@ static int pick() {
 
 static std::string who_waits() {
   std::string text;
-  for (int i = 0; i < int(machine.barriers.size()); ++i)
-    if (const Barrier& b = machine.barriers[i]; b.arrived)
-      text += (i ? "\n  named barrier " + std::to_string(i) : std::string("\n  __syncthreads")) + ": " + std::to_string(b.arrived) + " of " +
-              std::to_string(b.expected ? b.expected : machine.live) + " threads";
-  for (int i = 0; i < int(machine.warps.size()); ++i)
+  char line[160];
+  for (const Block& block : machine.blocks)
+    for (int i = 0; i < 16; ++i)
+      if (const Barrier& b = block.barriers[i]; b.arrived) {
+        text += i ? "\n  named barrier " + std::to_string(i) : std::string("\n  __syncthreads");
+        text += ": " + std::to_string(b.arrived) + " of " + std::to_string(b.expected ? b.expected : block.live) + " threads";
+      }
+  if (machine.cluster.arrived) text += "\n  cluster barrier: " + std::to_string(machine.cluster.arrived) + " of " + std::to_string(machine.live) + " threads";
+  for (size_t i = 0; i < machine.warps.size(); ++i)
     for (const Meeting& m : machine.warps[i].meetings)
       if (m.arrived && !m.complete) {
-        char line[160];
-        std::snprintf(line, sizeof line, "\n  warp %d in %s: lanes %08x of %08x", i, m.what, m.arrived, m.mask);
+        std::snprintf(line, sizeof line, "\n  warp %zu in %s: lanes %08x of %08x", i, m.what, m.arrived, m.mask);
         text += line;
       }
-  return text;
+  return text + who_waits_at_mbarriers();
 }
 
-static void run_block(uint3 block, unsigned char* stacks) {
-  const dim3 size = machine.launch.block;
-  const int threads = int(machine.fibers.size()), warps = int(machine.warps.size());
-  machine.block = block;
-  machine.live = threads;
-  machine.now = 1;
-  prepare_shared_memory(machine.launch.shared_bytes, warps);
-  for (Warp& warp : machine.warps) {
-    warp.live = 0;
-    warp.last_sync = 0;
-    warp.knowledge.reset(warps);
-    for (Meeting& m : warp.meetings) m.mask = m.arrived = m.unread = 0, m.complete = false, m.waiting.clear();
-  }
-  for (Barrier& barrier : machine.barriers) {
+static void prepare_block(Block& block, const dim3& size, int threads, int first, unsigned char* stacks) {
+  block.live = threads;
+  for (Barrier& barrier : block.barriers) {
     barrier.waiting.clear();
     barrier.arrived = barrier.expected = barrier.yes = 0;
-    barrier.knowledge.reset(warps);
+    barrier.knowledge.reset(machine.agents());
   }
-  std::fill(machine.ready.begin(), machine.ready.end(), 0);
+  const int warps = (threads + 31) / 32;
   for (int i = 0; i < threads; ++i) {
-    Fiber& fiber = machine.fibers[i];
+    Fiber& fiber = machine.fibers[first + i];
+    fiber = {};
     fiber.index = {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
-    fiber.number = i;
-    fiber.warp = i / 32;
+    fiber.number = first + i;
+    fiber.warp = block.rank * warps + i / 32;
     fiber.lane = i % 32;
-    fiber.done = false;
-    fiber.open.clear();
-    fiber.committed.clear();
+    fiber.block = &block;
     machine.warps[fiber.warp].live |= 1u << fiber.lane;
-    start(fiber, stacks + i * stack_bytes);
+    start(fiber, stacks + (first + i) * stack_bytes);
     make_ready(fiber);
   }
+}
+
+// The blocks that run together, from block `first` of the grid on.
+static void run_cluster(uint64_t first, unsigned char* stacks) {
+  const dim3 grid = machine.launch.grid, size = machine.launch.block;
+  const int threads = int(size.x * size.y * size.z), blocks = int(machine.blocks.size());
+  machine.live = threads * blocks;
+  machine.now = 1;
+  machine.mbarriers.clear();
+  machine.loads.clear();
+  machine.cluster.arrived = 0;
+  machine.cluster.waiting.clear();
+  machine.cluster.knowledge.reset(machine.agents());
+  machine.cluster_phase = 0;
+  for (Warp& warp : machine.warps) {
+    warp = {};
+    warp.knowledge.reset(machine.agents());
+  }
+  std::fill(machine.ready.begin(), machine.ready.end(), 0);
+  for (int b = 0; b < blocks; ++b) {
+    const uint64_t number = first + b;
+    machine.blocks[b].index = {unsigned(number % grid.x), unsigned(number / grid.x % grid.y), unsigned(number / grid.x / grid.y)};
+    machine.blocks[b].rank = b;
+    prepare_block(machine.blocks[b], size, threads, b * threads, stacks);
+  }
+  prepare_shared_memory(machine.launch.shared_bytes);
   while (machine.live > 0) {
     const int next = pick();
     if (next < 0) {
-      char where[80];
-      std::snprintf(where, sizeof where, "deadlock in block (%u, %u, %u): every thread waits", block.x, block.y, block.z);
+      if (deliver_a_load()) continue;
+      const uint3 block = machine.blocks[0].index;
+      char where[120];
+      std::snprintf(where, sizeof where, "deadlock in block (%u, %u, %u)%s: every thread waits", block.x, block.y, block.z, blocks > 1 ? " and the others of its cluster" : "");
       machine.error = where + who_waits();
       return;
     }
-    machine.running = &machine.fibers[next];
-    electra_emulation_switch(&machine.main_stack_pointer, machine.running->stack_pointer);
+    Fiber& fiber = machine.fibers[next];
+    if (machine.resident != fiber.block) swap_static_shared(fiber.block);
+    machine.running = &fiber;
+    electra_emulation_switch(&machine.main_stack_pointer, fiber.stack_pointer);
   }
 }
 
@@ -321,6 +346,9 @@ static void check_limits(const Launch& launch) {
   if (threads == 0 || threads > 1024 || block.z > 64) std::snprintf(text, sizeof text, "a block of %u x %u x %u threads cannot be launched", block.x, block.y, block.z);
   else if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
     std::snprintf(text, sizeof text, "a grid of %u x %u x %u blocks cannot be launched", grid.x, grid.y, grid.z);
+  else if (launch.cluster < 1 || launch.cluster > 8 || grid.x % launch.cluster || (launch.cluster > 1 && machine.compute_capability < 90))
+    std::snprintf(text, sizeof text, "clusters of %u blocks in a grid of %u x %u x %u cannot be launched", launch.cluster, grid.x, grid.y, grid.z);
+  else if ((threads + 31) / 32 * launch.cluster > 64) std::snprintf(text, sizeof text, "the emulator runs at most 64 warps together, not %zu", (threads + 31) / 32 * launch.cluster);
   else if (shared > limit) std::snprintf(text, sizeof text, "%zu bytes of shared memory are above the limit of %zu", shared, limit);
   machine.error = text;
 }
@@ -333,21 +361,21 @@ cudaError_t run(const Launch& launch) {
   check_limits(launch);
   if (!machine.error.empty()) return cudaErrorInvalidConfiguration;
   machine.launch = launch;
-  const int threads = int(launch.block.x * launch.block.y * launch.block.z);
-  machine.fibers.resize(threads);
-  machine.ready.resize((threads + 63) / 64);
-  machine.warps.resize((threads + 31) / 32);
-  machine.barriers.resize(16);
-  unsigned char* stacks = fiber_stacks(threads);
+  const size_t threads = launch.block.x * launch.block.y * launch.block.z, together = launch.cluster;
+  machine.blocks.resize(together);
+  machine.fibers.resize(threads * together);
+  machine.ready.resize((threads * together + 63) / 64);
+  machine.warps.resize((threads + 31) / 32 * together);
+  machine.resident = nullptr;
+  unsigned char* stacks = fiber_stacks(threads * together);
 
-  const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
-  std::vector<uint64_t> order(blocks);
-  std::iota(order.begin(), order.end(), uint64_t(0));
+  std::vector<uint64_t> order(uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z / together);
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i * together;
   if (machine.schedule == Schedule::reverse) std::reverse(order.begin(), order.end());
   if (machine.schedule == Schedule::random)
-    for (uint64_t i = blocks; i > 1; --i) std::swap(order[i - 1], order[random_number() % i]);
-  for (const uint64_t b : order) {
-    run_block({unsigned(b % launch.grid.x), unsigned(b / launch.grid.x % launch.grid.y), unsigned(b / launch.grid.x / launch.grid.y)}, stacks);
+    for (uint64_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_number() % i]);
+  for (const uint64_t first : order) {
+    run_cluster(first, stacks);
     if (!machine.error.empty()) return cudaErrorLaunchFailure;
   }
   return cudaSuccess;
