@@ -30,11 +30,16 @@ static size_t dynamic_bytes, dynamic_pitch;                 // of one block, and
 
 // --- where things are
 
+static void* map_pages(size_t bytes) {
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) std::abort();
+  return p;
+}
+
 unsigned char* fiber_stacks(size_t fibers) {
   if (stacks.size() < fibers * stack_bytes) {
     if (stacks.size()) munmap(reinterpret_cast<void*>(stacks.begin), stacks.size());
-    void* p = mmap(nullptr, fibers * stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) std::abort();
+    void* p = map_pages(fibers * stack_bytes);
     stacks = {address(p), address(p) + fibers * stack_bytes};
   }
   return reinterpret_cast<unsigned char*>(stacks.begin);
@@ -90,8 +95,9 @@ template <class T> static void grow(T*& array, size_t n) {
   if (!array) std::abort();
 }
 
-static unsigned char* dynamic_memory;
+static unsigned char* dynamic_memory;   // in pages of its own: nothing else lies within `margin` of it
 static size_t dynamic_capacity;
+static constexpr size_t margin = 4096;
 
 void swap_static_shared(Block* to) {
   if (!static_range.size()) return;
@@ -104,12 +110,11 @@ void swap_static_shared(Block* to) {
 void prepare_shared_memory(size_t bytes) {
   const size_t blocks = machine.blocks.size(), warps = machine.warps.size();
   dynamic_bytes = bytes;
-  dynamic_pitch = (bytes + 4096 + 1023) & ~size_t(1023);   // apart, so that leaving one is not entering the next
+  dynamic_pitch = (bytes + margin + 1023) & ~size_t(1023);   // apart, so that leaving one is not entering the next
   if (dynamic_capacity < dynamic_pitch * blocks) {
+    if (dynamic_memory) munmap(dynamic_memory - margin, dynamic_capacity + 2 * margin);
     dynamic_capacity = dynamic_pitch * blocks;
-    std::free(dynamic_memory);
-    dynamic_memory = static_cast<unsigned char*>(std::aligned_alloc(1024, dynamic_capacity));
-    if (!dynamic_memory) std::abort();
+    dynamic_memory = static_cast<unsigned char*>(map_pages(dynamic_capacity + 2 * margin)) + margin;
   }
   dynamic_range = {address(dynamic_memory), address(dynamic_memory) + dynamic_pitch * blocks};
   for (Block& block : machine.blocks) {
@@ -254,7 +259,7 @@ static void check_race(Address p, size_t bytes, bool write) {
 
 [[noreturn]] static void report_outside(Address p, size_t bytes, bool write) {
   const char* verb = write ? "writes" : "reads";
-  if (p + bytes > dynamic_range.begin - 4096 && p < dynamic_range.end + 4096) {
+  if (p + bytes > dynamic_range.begin - margin && p < dynamic_range.end + margin) {
     const ptrdiff_t offset = ptrdiff_t(p - address(machine.running->block->dynamic));
     fail("%s %zu bytes at byte %td of the %zu bytes of dynamic shared memory", verb, bytes, offset, dynamic_bytes);
   }
