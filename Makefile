@@ -1,7 +1,7 @@
 # Everything stands on `install`: an environment of its own in .venv, with the package built and installed as a user would have it.
 #
 #   make demo      set up, then pretrain a small ELECTRA on text that is already there (about five minutes on two cores)
-#   make test      set up, then run the tests
+#   make test      set up, then run the tests, and the Triton kernels in Triton's interpreter
 #
 # Variables:  PYTHON=python3.12   TORCH=torch==2.14.1 (any version from 2.11)   ELECTRA_CUDA=AUTO|ON|OFF   ARGS="more options"
 
@@ -42,7 +42,8 @@ demo: install
 	$(BIN)/electra-fast demo $(ARGS)
 
 test: install
-	$(BIN)/pytest -n 2 --cov --cov-report=term $(if $(ARGS),,--cov-fail-under=90) $(ARGS)
+	$(BIN)/pytest -n 2 --cov --cov-report=$(if $(ARGS),term) $(ARGS)
+	$(if $(ARGS),,TRITON_INTERPRET=1 $(BIN)/pytest -n 2 --cov --cov-append --cov-report=term --cov-fail-under=90 tests/triton_kernels)
 
 bench: install
 	$(BIN)/python benchmarks/bench_training_step.py $(ARGS)
