@@ -176,7 +176,7 @@ class _Preparation:
             tokenizer = self.given
         else:
             tokenizer = self._train_tokenizer()
-        tokenizer.save(self.directory)
+        tokenizer.save(self.directory, model_max_length=self.options.max_length)
         job.tokenizer_hash = tokenizer.hash
         job.save()
         return tokenizer

@@ -10,7 +10,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from electra_fast.data.manifest import content_hash
+from electra_fast.data.tokenizer_hash import tokenizer_hash
 from electra_fast.data.word_cache import WordCache, works_word_by_word
 from electra_fast.errors import ConfigError, TokenizerError
 from electra_fast.files import write_text
@@ -60,7 +60,7 @@ class Tokenizer:
             pair=f"{self.names['cls']} $A {self.names['sep']} $B:1 {self.names['sep']}:1",
             special_tokens=[(self.names[role], self.special_tokens[role]) for role in ("cls", "sep")],
         )
-        self.hash = _hash(backend, self.names)
+        self.hash = tokenizer_hash(backend, self.names)
         self._words = WordCache(backend) if works_word_by_word(backend) else None
 
     @property
@@ -96,7 +96,13 @@ class Tokenizer:
     def save(self, directory: str | Path, *, model_max_length: int = 512) -> None:
         """Write ``tokenizer.json``, ``tokenizer_config.json`` and, for a WordPiece, ``vocab.txt``.
 
-        ``transformers.AutoTokenizer.from_pretrained(directory)`` gives the same ids.
+        ``transformers.AutoTokenizer.from_pretrained(directory)`` gives the same ids. A line's number in a vocab.txt is
+        the id of the token on it, so there is none of a vocabulary whose ids have gaps.
+
+        Args:
+            directory: made if absent.
+            model_max_length: most tokens of a sequence, which ``transformers`` truncates to and warns beyond: of a
+                corpus the longest example, of a model the position table.
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,9 +111,11 @@ class Tokenizer:
         config["tokenizer_class"] = CLASS_OTHER
         if self.is_wordpiece:
             entries = sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=lambda entry: entry[1])
-            write_text(folder / "vocab.txt", "".join(f"{token}\n" for token, _ in entries))
+            gapless = all(index == place for place, (_, index) in enumerate(entries))
+            if gapless:
+                write_text(folder / "vocab.txt", "".join(f"{token}\n" for token, _ in entries))
             rules = _rules(self.backend)
-            if rules is not None:
+            if rules is not None and gapless:
                 config.update(rules, tokenizer_class=CLASS_WORDPIECE)
         write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True) + "\n")
@@ -179,13 +187,6 @@ def _present_name(role: str, names: Mapping[str, str], vocabulary: Mapping[str, 
     return names[role]
 
 
-def _hash(backend: tokenizers.Tokenizer, names: Mapping[str, str]) -> str:
-    content = json.loads(backend.to_str())
-    for key in ("version", "truncation", "padding", "post_processor", "decoder"):
-        content.pop(key, None)
-    return content_hash({"tokenizer": content, "names": dict(names)})
-
-
 def _rules(backend: tokenizers.Tokenizer) -> dict[str, bool | None] | None:
     """BERT's rules in the words of tokenizer_config.json; None if the tokenizer has other rules."""
     normalizer = backend.normalizer
@@ -209,7 +210,7 @@ def _from_json(path: Path) -> tokenizers.Tokenizer:
 
 def _from_vocabulary(path: Path, rules: Mapping[str, Any]) -> tokenizers.Tokenizer:
     try:
-        entries = path.read_text(encoding="utf-8").split("\n")
+        entries = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TokenizerError(f"cannot read vocabulary {path}: {error}") from None
     while entries and not entries[-1]:

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import json
 import os
 import random
 import signal
@@ -84,6 +85,7 @@ def words_of(corpus, split, tokenizer):
 
 def test_every_word_of_the_text_is_in_the_shards_once(tmp_path, options, vocab):
     manifest = prepare(options(examples="document"))
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == 32
     corpus = open_corpus(tmp_path / "out")
     tokenizer = Tokenizer.load(tmp_path / "out")
     assert tokenizer.hash == Tokenizer.load(vocab).hash == manifest.tokenizer_hash

@@ -49,6 +49,12 @@ def test_windows_line_ends(tmp_path):
     assert Tokenizer.load(path).hash == Tokenizer.load(vocabulary(tmp_path / "b" / "vocab.txt", [*SPECIAL, "cat"])).hash
 
 
+def test_a_vocabulary_with_a_byte_order_mark(tmp_path, vocab):
+    marked = tmp_path / "marked.txt"
+    marked.write_bytes(b"\xef\xbb\xbf" + vocab.read_bytes())
+    assert Tokenizer.load(marked).hash == Tokenizer.load(vocab).hash
+
+
 @pytest.mark.parametrize(
     ("entries", "options", "expected"),
     [
@@ -178,6 +184,28 @@ def test_saved_and_loaded_is_the_same(tmp_path, lowercase, strip_accents):
     pair = theirs("the", "cats")
     assert pair["input_ids"] == [2, *tokenizer.encode_lines(["the"])[0], 3, *tokenizer.encode_lines(["cats"])[0], 3]
     assert theirs.model_max_length == 512
+
+
+def test_a_vocabulary_with_gaps_has_no_lines_for_ids(tmp_path):
+    """In a vocab.txt the number of a line is an id: without id 5 all that follow would be one too low."""
+    entries = {**{token: index for index, token in enumerate(SPECIAL)}, "cat": 6, "##s": 7}
+    tokenizer = Tokenizer(wordpiece(entries, lowercase=True, strip_accents=None))
+    tokenizer.save(tmp_path)
+    assert not (tmp_path / "vocab.txt").exists()
+    again = Tokenizer.load(tmp_path)
+    assert (again.encode_lines(["Cats"]), again.vocab_size) == ([[6, 7]], 8)
+    transformers = pytest.importorskip("transformers", reason="needs the optional package transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs("Cats")["input_ids"] == [2, 6, 7, 3]
+    assert theirs.mask_token_id == 4
+
+
+def test_the_longest_sequence_is_the_callers(tmp_path, vocab):
+    Tokenizer.load(vocab).save(tmp_path / "saved", model_max_length=128)
+    transformers = pytest.importorskip("transformers", reason="needs the optional package transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert theirs.model_max_length == 128
+    assert len(theirs("the cat " * 100, truncation=True)["input_ids"]) == 128
 
 
 def test_wordpiece_with_other_rules_is_saved_as_it_is(tmp_path, vocab):
