@@ -160,6 +160,24 @@ def test_library_links_and_has_every_op(folder) -> None:
         assert all(native.missing(op, "cuda", ()) is None for op in native.FUNCTIONS)
 
 
+def compile_alone(source: Path, architecture: str, folder: Path) -> list[Kernel]:
+    nvcc = os.environ.get("CUDACXX", "nvcc")
+    target = f"arch={architecture.replace('sm', 'compute')},code={architecture}"
+    command = [nvcc, "-std=c++17", "-gencode", target, "-Xptxas=-v", f"-I{ROOT / 'csrc'}", "-cubin"]
+    done = run([*command, "-o", str(folder / "kernel.cubin"), str(source)])
+    assert done.returncode == 0, done.stderr
+    return read_log(done.stderr)
+
+
+@pytest.mark.parametrize(("source", "architecture"), [("faults", "sm_80"), ("faults_hopper_sm90", "sm_90a")])
+def test_what_the_emulator_is_tested_with_compiles(tmp_path, source, architecture) -> None:
+    """So every instruction that is emulated is one that exists."""
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    found = compile_alone(ROOT / "tests" / "cuda" / "emulation" / f"{source}.cu", architecture, tmp_path)
+    assert {k.architecture for k in found} == {architecture}
+
+
 @pytest.mark.parametrize(
     ("body", "stack"),
     [
@@ -172,10 +190,7 @@ def test_the_gate_itself(tmp_path, body, stack) -> None:
         pytest.skip(reason)
     source = tmp_path / "kernel.cu"
     source.write_text(f"__global__ void kernel(const float* in, float* out) {{ const int i = threadIdx.x; {body} }}\n")
-    nvcc = os.environ.get("CUDACXX", "nvcc")
-    done = run([nvcc, "-arch=sm_80", "-Xptxas=-v", "-cubin", "-o", str(tmp_path / "kernel.cubin"), str(source)])
-    assert done.returncode == 0, done.stderr
-    (kernel,) = read_log(done.stderr)
+    (kernel,) = compile_alone(source, "sm_80", tmp_path)
     assert kernel.architecture == "sm_80"
     assert kernel.registers > 0
     assert kernel.stack == stack
