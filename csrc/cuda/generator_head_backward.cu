@@ -108,9 +108,9 @@ cudaError_t sum_dhidden(const GeneratorBackward& call, const BackwardState* stat
   });
 }
 
-int64_t generator_backward_workspace(const GeneratorProblem& problem, DType dweight_type) { return chunk_layout(problem, dweight_type, nullptr).bytes; }
+namespace {
 
-cudaError_t generator_backward(const GeneratorBackward& call, cudaStream_t stream) {
+cudaError_t backward_in_chunks(const GeneratorBackward& call, cudaStream_t stream) {
   const GeneratorProblem& p = call.problem;
   const ChunkLayout l = chunk_layout(p, call.dweight.type, call.workspace);
   cudaError_t error = first_error({pad_bias(p.bias, p.type, l.bias, p.columns, l.padded_columns, stream), describe_slots(call, l.state, l.described, l.chunks * l.slots, stream)});
@@ -120,6 +120,26 @@ cudaError_t generator_backward(const GeneratorBackward& call, cudaStream_t strea
                          sum_dhidden(call, l.state, l.dhidden_partials, l.parts, l.slots, first, count, stream), multiply_dweight(call, l, chunk, stream)});
   }
   return error != cudaSuccess ? error : sum_dbias(call, l.state, l.dbias_partials, 2 * l.chunks, l.padded_columns, stream);
+}
+
+cudaError_t backward_recomputing(const GeneratorBackward& call, cudaStream_t stream) {
+  const GeneratorProblem& p = call.problem;
+  const RecomputeLayout l = recompute_layout(p, call.workspace);
+  return first_error({pad_bias(p.bias, p.type, l.bias, p.columns, l.padded_columns, stream), describe_slots(call, l.state, l.described, l.padded_slots, stream),
+                      recompute_dhidden(call, l, stream), sum_dhidden(call, l.state, l.dhidden_partials, l.parts, l.padded_slots, 0, p.slots, stream),
+                      recompute_dweight(call, l, stream), sum_dbias(call, l.state, l.dbias, 1, l.padded_columns, stream)});
+}
+
+bool recomputes(const GeneratorProblem& p) { return p.features <= recompute_most_features; }
+
+}  // namespace
+
+int64_t generator_backward_workspace(const GeneratorProblem& problem, DType dweight_type) {
+  return recomputes(problem) ? recompute_layout(problem, nullptr).bytes : chunk_layout(problem, dweight_type, nullptr).bytes;
+}
+
+cudaError_t generator_backward(const GeneratorBackward& call, cudaStream_t stream) {
+  return recomputes(call.problem) ? backward_recomputing(call, stream) : backward_in_chunks(call, stream);
 }
 
 }  // namespace electra::cuda

@@ -79,4 +79,39 @@ cudaError_t store_gradients(const GeneratorBackward& call, const ChunkLayout& la
 cudaError_t multiply_dhidden(const GeneratorBackward& call, const ChunkLayout& layout, int64_t chunk, cudaStream_t stream);
 cudaError_t multiply_dweight(const GeneratorBackward& call, const ChunkLayout& layout, int64_t chunk, cudaStream_t stream);
 
+// --- backward by computing the logits twice more
+
+struct RecomputeLayout {
+  int64_t padded_columns, padded_slots;     // to whole blocks
+  int64_t columns_per_part, parts;          // of dhidden's sum over the vocabulary
+  int64_t bytes;
+  BackwardState* state;
+  SlotGradient* described;                  // [padded_slots]
+  float* bias;                              // [padded_columns], -inf behind the last
+  float* dbias;                             // [padded_columns]
+  float* dhidden_partials;                  // [parts][padded_slots][features]
+};
+
+inline RecomputeLayout recompute_layout(const GeneratorProblem& p, void* memory) {
+  RecomputeLayout l{};
+  l.padded_columns = blocks_of(p.columns, recompute_rows) * recompute_rows;
+  l.padded_slots = blocks_of(p.slots, recompute_rows) * recompute_rows;
+  l.columns_per_part =
+      steps_per_part(l.padded_slots / recompute_rows, blocks_of(p.columns, recompute_passing), 2 * multiprocessors_assumed, most_recompute_parts) * recompute_passing;
+  l.parts = blocks_of(p.columns, l.columns_per_part);
+
+  Workspace w(memory);
+  l.state = w.take<BackwardState>(1);
+  l.described = w.take<SlotGradient>(l.padded_slots);
+  l.bias = w.take<float>(l.padded_columns);
+  l.dbias = w.take<float>(l.padded_columns);
+  l.dhidden_partials = w.take<float>(l.parts * l.padded_slots * p.features);
+  l.bytes = w.bytes();
+  return l;
+}
+
+// dhidden's partial sums; dweight and, times d's scale, dbias.
+cudaError_t recompute_dhidden(const GeneratorBackward& call, const RecomputeLayout& layout, cudaStream_t stream);
+cudaError_t recompute_dweight(const GeneratorBackward& call, const RecomputeLayout& layout, cudaStream_t stream);
+
 }  // namespace electra::cuda

@@ -71,5 +71,8 @@ constexpr int64_t most_product_parts = 32;
 
 // --- backward without storing: each block computes the logits it needs again.
 constexpr int recompute_most_features = 128;   // the block's own rows of the gradient stay in registers: 128 x 128 floats of four warps
+constexpr int recompute_rows = 128, recompute_passing = 64, recompute_threads = 128;
+constexpr int recompute_stages = 2;            // 66 KiB: two blocks on an A100 too; a tile of 64 rows takes some 1700 clocks, longer than its loads
+constexpr int64_t most_recompute_parts = 8;    // of dhidden: each costs 4 bytes a feature and slot
 
 }  // namespace electra::cuda

@@ -59,17 +59,18 @@ template <class T> __device__ __forceinline__ void load_tall(unsigned char* to, 
 // d += (64 rows of a) (64 columns of b) over one stage. `transposed`: a lies as [depth][rows], else as [rows][depth]; b as [depth][columns].
 template <class T, bool transposed>
 __device__ __forceinline__ void multiply_stage(float (&d)[4][8][4], const unsigned char* a, const unsigned char* b, int warp_row, int warp_column, int lane) {
-  const int twist = lane % 8;
+  const int twist = lane % 8, tall_at = (warp_row * 64 + lane % 16) * 128 + ((lane / 16 ^ twist) << 4);
+  const int wide_at = (lane / 16 * 8 + lane % 8) * 256 + warp_row * 128 + ((lane / 8 % 2 ^ twist) << 4), b_at = lane % 16 * 256 + warp_column * 128 + ((lane / 16 ^ twist) << 4);
 #pragma unroll
   for (int k = 0; k < product_depth / 16; ++k) {
     uint32_t fa[4][4], fb[4][4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if constexpr (transposed) ldmatrix_x4_trans(fa[i], a + (16 * k + lane / 16 * 8 + lane % 8) * 256 + ((warp_row * 8 + 2 * i + lane / 8 % 2 ^ twist) << 4));
-      else ldmatrix_x4(fa[i], a + (warp_row * 64 + 16 * i + lane % 16) * 128 + ((2 * k + lane / 16 ^ twist) << 4));
+      if constexpr (transposed) ldmatrix_x4_trans(fa[i], a + (wide_at ^ i << 5) + 16 * k * 256);
+      else ldmatrix_x4(fa[i], a + (tall_at ^ k << 5) + 16 * i * 128);
     }
 #pragma unroll
-    for (int j = 0; j < 4; ++j) ldmatrix_x4_trans(fb[j], b + (16 * k + lane % 16) * 256 + ((warp_column * 8 + 2 * j + lane / 16 ^ twist) << 4));
+    for (int j = 0; j < 4; ++j) ldmatrix_x4_trans(fb[j], b + (b_at ^ j << 5) + 16 * k * 256);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll

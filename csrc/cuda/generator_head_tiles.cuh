@@ -48,15 +48,14 @@ __device__ __forceinline__ void load_chunk(unsigned char* chunk, const T* data, 
 
 // d += (64 rows of a) (64 rows of b)ᵀ over one chunk.
 template <class T> __device__ __forceinline__ void multiply_chunk(LogitTile& d, const unsigned char* a, const unsigned char* b, int lane) {
-  const unsigned char *a_row = a + lane % 16 * 128, *b_row = b + (lane % 8 + lane / 16 * 8) * 128;
-  const int a_unit = lane / 16, b_unit = lane / 8 % 2, twist = lane % 8;
+  const int a_at = lane % 16 * 128 + ((lane / 16 ^ lane % 8) << 4), b_at = (lane % 8 + lane / 16 * 8) * 128 + ((lane / 8 % 2 ^ lane % 8) << 4);
 #pragma unroll
   for (int k = 0; k < chunk_features / 16; ++k) {
     uint32_t fa[4][4], fb[4][4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) ldmatrix_x4(fa[i], a_row + i * 16 * 128 + ((2 * k + a_unit ^ twist) << 4));
+    for (int i = 0; i < 4; ++i) ldmatrix_x4(fa[i], a + (a_at ^ k << 5) + i * 16 * 128);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) ldmatrix_x4(fb[j], b_row + j * 16 * 128 + ((2 * k + b_unit ^ twist) << 4));
+    for (int j = 0; j < 4; ++j) ldmatrix_x4(fb[j], b + (b_at ^ k << 5) + j * 16 * 128);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll
@@ -107,9 +106,10 @@ __device__ __forceinline__ void sweep(const MatrixRows<T>& staying, const Matrix
       load_chunk<64, threads, true>(stage + 64 * 128, passing.data, passing.first + second, passing.end, features, ask_chunk * chunk_features);
       if (ask_chunk == 0) {
         constexpr int units = sweep_columns * int(sizeof(Side)) / 16, units_of_half = units / 2;
-        for (int u = thread; u < units; u += threads)
-          copy_async_16(reinterpret_cast<unsigned char*>(side_ring + ask_place * sweep_columns) + u * 16,
-                        reinterpret_cast<const unsigned char*>(sides + (u < units_of_half ? first : second)) + u % units_of_half * 16, true);
+        static_assert(units <= threads);
+        if (thread < units)
+          copy_async_16(reinterpret_cast<unsigned char*>(side_ring + ask_place * sweep_columns) + thread * 16,
+                        reinterpret_cast<const unsigned char*>(sides + (thread < units_of_half ? first : second)) + thread % units_of_half * 16, true);
         ask_place = ask_place + 1 == places ? 0 : ask_place + 1;
       }
       ask_stage = ask_stage + 1 == stages ? 0 : ask_stage + 1;
