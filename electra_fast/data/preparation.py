@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from electra_fast.data.corpus import DocumentReader, Position
-from electra_fast.data.deferred_signals import DeferredSignals
 from electra_fast.data.job import Job, check_identity, is_prepared, open_directory, read_state, remove_own_files
 from electra_fast.data.manifest import MANIFEST_NAME, Manifest, content_hash
 from electra_fast.data.preparation_options import PrepareOptions
@@ -26,6 +25,7 @@ from electra_fast.data.tokenise import BuildOptions, Unit, WorkerError, build_al
 from electra_fast.data.tokenizer import Tokenizer
 from electra_fast.data.tokenizer_training import thin_out, train_tokenizer
 from electra_fast.errors import ConfigError, CorpusError, ShardError
+from electra_fast.signals import DeferredSignals
 
 UNIT_CHARACTERS = 1 << 18  # what a worker gets at once: about 0.1 s of work
 _BYTES_WORTH_A_WORKER = 1 << 20

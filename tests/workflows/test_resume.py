@@ -17,7 +17,6 @@ from electra_fast.errors import CheckpointError, ConfigError, ShardError
 from electra_fast.workflows.pretraining import loop, pretrain, resume, run
 from electra_fast.workflows.pretraining.checkpoint import CheckpointDirectory
 from electra_fast.workflows.pretraining.config_file import write_config
-from electra_fast.workflows.pretraining.interrupt import Interrupt
 
 CLOCK = ("seconds", "tokens_per_second", "memory_mb")
 
@@ -107,11 +106,19 @@ def test_signals_finish_the_step_save_and_stop(tiny, monkeypatch, number, capfd)
     assert_same_run(tiny("whole").output_path, resume(result.output).output)
 
 
-def test_second_signal_is_not_caught():
-    with Interrupt() as interrupt:
+def test_a_second_signal_ends_the_run_at_once(tiny, monkeypatch):
+    """The first asks for the end of the step; a second, in that step, has Python's usual effect."""
+
+    def twice():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interrupt.signal == signal.SIGTERM
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second signal was held back")
+
+    at_step(monkeypatch, 5, twice)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tiny())
+    files = CheckpointDirectory(tiny().output_path / "checkpoints").files()
+    assert [path.name for path in files] == ["step-00000003.pt"]
 
 
 def start_process(config):

@@ -17,18 +17,19 @@ from torch import Tensor
 
 from electra_fast.data.manifest import Corpus
 from electra_fast.errors import DivergenceError
+from electra_fast.signals import DeferredSignals
 
 from .build import AUTOCAST, batch_tokens, build, corpus_fingerprint, load_state_dict, resolve, state_dict
 from .checkpoint import CheckpointDirectory
 from .display import Display
 from .evaluate import Evaluation
 from .finish import finish
-from .interrupt import Interrupt
 from .journal import Journal
 from .options import PretrainOptions
 from .step import training_step
 
 CHECKPOINTS_NAME = "checkpoints"
+_NOTICE = "\nfinishing this step and saving a checkpoint; once more to exit at once\n"
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ class TrainingLoop:
                 contextlib.closing(Journal(self.output, state.step, options.tensorboard))
             )
             self.display = stack.enter_context(contextlib.closing(Display(state.step, total)))
-            interrupt = stack.enter_context(Interrupt())
+            interrupt = stack.enter_context(DeferredSignals(_NOTICE))
             for note in self.notes:
                 self.display.say(note)
             self.stopwatch.start()
             self.saved_at = time.monotonic()
-            while state.step < total and interrupt.signal is None:
+            while state.step < total and interrupt.received is None:
                 self.watch.add(state.step + 1, *training_step(state))
                 if state.step % options.log_every == 0 or state.step == total:
                     self._report()
@@ -104,8 +105,8 @@ class TrainingLoop:
                     self._save()
                 self.display.step(state.step)
             self._save()
-            if interrupt.signal is not None and state.step < total:
-                return self._interrupted(interrupt.signal)
+            if interrupt.received is not None and state.step < total:
+                return self._interrupted(interrupt.received)
             self._evaluate()
             figures = self.journal.last.get("validation") or self.journal.last["train"]
             finish(self.output, state, self.corpus, self.journal, self.stopwatch.total, self.display.say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -9,10 +10,21 @@ from typing import Any
 
 
 class DeferredSignals:
-    """While open, SIGINT and SIGTERM are only noted, so that work can stop at a good place; a second acts at once."""
+    """While open, the first SIGINT or SIGTERM is only noted, so that work can stop at a good place.
 
-    def __init__(self) -> None:
+    From then on both have the effect that they had before: a second one acts at once. Outside the main thread, where
+    Python allows no handlers, nothing is changed.
+
+    Args:
+        notice: written to stderr when a signal is noted.
+
+    Attributes:
+        received: the number of the signal, or None.
+    """
+
+    def __init__(self, notice: str = "") -> None:
         self.received: int | None = None
+        self._notice = notice.encode()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> DeferredSignals:
@@ -30,7 +42,6 @@ class DeferredSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            self._restore()
-            signal.raise_signal(number)
         self.received = number
+        self._restore()
+        os.write(2, self._notice)  # not print(): this may have interrupted one
