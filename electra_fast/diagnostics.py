@@ -91,7 +91,7 @@ def _native() -> dict[str, str]:
     wish = os.environ.get("ELECTRA_CPU_CAPABILITY")
     return {
         "built": f"version {info['version']} with torch {info['torch']}, CUDA {info['cuda']}, {info['compiler']}",
-        "instruction sets built": info["instruction_sets"].replace(";", ", "),
+        "instruction sets built": ", ".join(info["instruction_sets"].split()),
         "instruction set of this machine": info["hardware_capability"],
         "instruction set in use": info["capability"] + (f" (ELECTRA_CPU_CAPABILITY={wish})" if wish else ""),
     }
@@ -101,4 +101,9 @@ def report(dtype: torch.dtype = torch.float32) -> Report:
     """Collect the facts. ``dtype`` is the activations' dtype that the table of backends is asked for."""
     devices = _devices()
     kinds = dict.fromkeys(name.split(":")[0] for name in devices)
-    return Report(_versions(), devices, _native(), {kind: backends(device=kind, dtype=dtype) for kind in kinds})
+    return Report(_versions(), devices, _native(), {kind: _backends(kind, dtype) for kind in kinds})
+
+
+def _backends(kind: str, dtype: torch.dtype) -> dict[str, dict[str, str | None]]:
+    """What would run in training: the optimiser's weights stay float32 whatever the activations are."""
+    return {**backends(device=kind, dtype=dtype), "adam": backends(device=kind, dtype=torch.float32)["adam"]}

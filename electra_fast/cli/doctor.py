@@ -54,7 +54,8 @@ def doctor(
         console.print(f"Ops on {kind}, {dtype.value}: the first backend that can run is taken")
         for op, reasons in ops.items():
             chosen = next((backend for backend, reason in reasons.items() if reason is None), None)
-            console.print(f"  [bold]{op}[/]: [green]{chosen or 'none'}[/]", highlight=False)
+            of = ", on weights, which stay float32" if op == "adam" and dtype is not Precision.float32 else ""
+            console.print(f"  [bold]{op}[/]: [green]{chosen or 'none'}[/]{of}", highlight=False)
             for backend, reason in reasons.items():
                 if backend != chosen:
                     why = reason or f"could run, but comes after {chosen}"
