@@ -81,10 +81,13 @@ class Display:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """Loss, discriminator loss minus the entropy of the fake rate, AUC and speed, in one line."""
+    """Loss, the discriminator's loss less that of chance, AUC and speed, in one line.
+
+    Chance is knowing the share of fake tokens and nothing else: the entropy of the fake rate.
+    """
     shown = (
         ("loss", "loss {:.3f}"),
-        ("loss_minus_entropy", "disc-H {:+.4f}"),
+        ("loss_minus_entropy", "discriminator {:+.4f} vs chance"),
         ("auc", "AUC {:.3f}"),
         ("tokens_per_second", "{:,.0f} tokens/s"),
     )
