@@ -31,8 +31,9 @@ RUNTIME = ("scheduler", "memory", "collectives", "hopper", "wgmma", "allocator")
 _RUNTIME_FLAGS = ("-O2", "-Wall", "-Wextra")
 
 # Emulator and boundaries: plain optimised code. Kernels: every access to memory calls the emulator (the instrumentation
-# of the thread sanitizer, without its runtime), and so does an index outside an array of known size.
-_COMMON = ("-std=c++20", "-fPIC", "-fno-strict-aliasing", "-DELECTRA_EMULATION", "-g1")
+# of the thread sanitizer, without its runtime), and so does an index outside an array of known size. No unique symbols:
+# two libraries with the same static shared memory (of an inline function) must have one each.
+_COMMON = ("-std=c++20", "-fPIC", "-fno-strict-aliasing", "-fno-gnu-unique", "-DELECTRA_EMULATION", "-g1")
 _KERNEL = (
     *("-O1", "-ffp-contract=off", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
     *("-fsanitize=bounds", "-fno-sanitize-recover=bounds", "-Wno-unknown-pragmas", "-Wno-attributes"),
