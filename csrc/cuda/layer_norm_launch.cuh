@@ -49,13 +49,6 @@ template <> struct LayerNormLaunch<float> : LayerNormLaunch32Bit {};
 template <> struct LayerNormLaunch<__nv_bfloat16> : LayerNormLaunch16Bit {};
 template <> struct LayerNormLaunch<__half> : LayerNormLaunch16Bit {};
 
-// Whether a line of the table serves rows of this length.
-template <class T, int lines> constexpr bool row_launch_serves(const RowLaunch (&table)[lines], int columns) {
-  for (const RowLaunch& line : table)
-    if (line.exact ? columns == line.columns : columns <= line.columns && columns % values_per_16_bytes<T> == 0) return true;
-  return false;
-}
-
 // Any other row: a block each, the row (forward) or the sums of its columns (backward) in shared memory.
 constexpr int layer_norm_block_threads = 256, layer_norm_block_threads_backward = 512;
 constexpr int layer_norm_block_blocks = 4;   // that a multiprocessor holds of the forward: 32 kB of shared memory each at most

@@ -19,6 +19,13 @@ struct RowLaunch {
   int blocks;    // that a multiprocessor holds
 };
 
+// Whether a line of the table serves rows of this length.
+template <class T, int lines> constexpr bool row_launch_serves(const RowLaunch (&table)[lines], int columns) {
+  for (const RowLaunch& line : table)
+    if (line.exact ? columns == line.columns : columns <= line.columns && columns % values_per_16_bytes<T> == 0) return true;
+  return false;
+}
+
 // Where the values of a row lie. T: the activations' type, which sets the values of an access. Entry: a RowLaunch.
 template <class T, int columns_, bool exact_, int rows_>
 struct RowLayout {

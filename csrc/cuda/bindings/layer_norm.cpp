@@ -72,7 +72,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_norm_backward(const Ten
                                   parameter(weight, type, op, "weight"), dropout_of(dropout_p, rng, site, sum, op),
                                   dropout_p > 0.0 ? dx.mutable_data_ptr() : nullptr, dresidual.mutable_data_ptr(),
                                   x_bias_ ? parameter_gradient(dx_bias, type, op, "x_bias") : ParameterGradient{},
-                                  parameter_gradient(dweight, type, op, "weight"), parameter_gradient(dbias, type, op, "bias"), scratch.mutable_data_ptr(), rows, n};
+                                  parameter_gradient(dweight, type, op, "weight"), parameter_gradient(dbias, type, op, "bias"),
+                                  scratch.mutable_data_ptr(), rows, n};
   check_launch(layer_norm_backward(call, device.stream()), op);
   return {dx, dresidual, dx_bias, dweight, dbias};
 }
