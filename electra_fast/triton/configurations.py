@@ -49,6 +49,11 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
     ),
     ("gelu_forward", ANY, ANY): Configuration(_STREAM, 8, 256),
     ("gelu_backward", ANY, ANY): Configuration(_STREAM, 8, 256),
+    ("layer_norm_forward", ANY, ANY): Configuration("a row a warp: no sum leaves a warp", 4),
+    ("layer_norm_backward", ANY, ANY): Configuration("a row a warp: no sum over a row leaves it", 4),
+    ("layer_norm_backward", ANY, "wide"): Configuration(
+        "rows of more than 512 columns beside three column sums: two warps a row, or registers spill at 1024", 2
+    ),
 }
 
 
