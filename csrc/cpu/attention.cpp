@@ -69,6 +69,7 @@ struct Inputs {
 
 // Zeros the rows behind the last sequence.
 void clear_padding(Tensor& t, int64_t used) {
+  if (used == t.size(0)) return;   // an empty tensor has no address
   const int64_t row_bytes = t.size(1) * t.size(2) * (t.scalar_type() == ScalarType::Double ? 8 : t.scalar_type() == ScalarType::Float ? 4 : 2);
   std::memset(static_cast<char*>(t.mutable_data_ptr()) + used * row_bytes, 0, (t.size(0) - used) * row_bytes);
 }
