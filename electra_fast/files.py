@@ -14,7 +14,12 @@ from typing import BinaryIO
 
 from electra_fast.errors import DiskFullError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_ADVICE = "Free some there and run the same command again (with --resume if training had begun)"
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether there is no space on the disk, or the user's quota on it is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def temporary_path(path: Path) -> Path:
@@ -41,10 +46,8 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise DiskFullError(
-                f"cannot write {target}: no space left on the disk. Free some there and run the same command again"
-            ) from error
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise DiskFullError(f"cannot write {target}: no space left on the disk. {DISK_FULL_ADVICE}") from error
         raise
 
 

@@ -5,18 +5,22 @@ Exit codes: 0 done, 2 something the user can mend (a one-line message says what)
 terminated (SIGTERM).
 """
 
-import errno
 import sys
+from typing import NoReturn
 
 import typer
 
 import electra_fast
 from electra_fast.cli.demo import demo
 from electra_fast.cli.doctor import doctor
+from electra_fast.cli.mistakes import FileMistake, UsageError, command_name, flags, in_options, usage_message
 from electra_fast.cli.prepare import prepare
 from electra_fast.cli.pretrain import pretrain
 from electra_fast.cli.show import show
 from electra_fast.errors import ElectraError
+from electra_fast.files import DISK_FULL_ADVICE, is_disk_full
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="electra-fast",
@@ -28,11 +32,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(prepare)
-app.command()(pretrain)
-app.command()(show)
-app.command()(demo)
-app.command()(doctor)
+COMMANDS = {command.__name__: command for command in (prepare, pretrain, show, demo, doctor)}
+for command in COMMANDS.values():
+    app.command()(command)
 
 
 def _version(value: bool) -> None:
@@ -53,16 +55,29 @@ def _options(
 def main() -> None:
     """Run the command line; the only place that turns an error into an exit code."""
     try:
-        app()
+        code = app(prog_name="electra-fast", standalone_mode=False)
+    except UsageError as error:
+        if not sys.argv[1:]:  # the message is the help
+            error.show()
+            sys.exit(2)
+        _fail(usage_message(error, sys.argv[1:], COMMANDS))
     except ElectraError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        command = None if isinstance(error, FileMistake) else COMMANDS.get(command_name(sys.argv[1:]))
+        _fail(in_options(str(error), flags(command) if command else {}))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if is_disk_full(error):
+            where = f" for {error.filename}" if error.filename else ""
+            _fail(f"no space left on the disk{where}. {DISK_FULL_ADVICE}")
+        if not error.filename:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        print(f"error: no space left on the device{where}: free some and run the same command again", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _fail(f"cannot read or write {error.filename}: {error.strerror}")
+    except typer.Abort:  # what typer before 0.15 makes of Ctrl-C
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:  # what it makes of it since
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from electra_fast.cli.mistakes import FileMistake
+from electra_fast.errors import ConfigError
 from electra_fast.workflows.pretraining.options import PretrainOptions
 
 _EXAMPLES = (
@@ -31,7 +33,10 @@ def pretrain(config: Path | None, resume: bool, **given: Any) -> None:
     from electra_fast.workflows import pretraining
     from electra_fast.workflows.pretraining.config_file import read_config
 
-    options = {} if config is None else read_config(config)
+    try:
+        options = {} if config is None else read_config(config)
+    except ConfigError as error:
+        raise FileMistake(str(error)) from None
     options |= {name: _plain(value) for name, value in given.items() if value is not None}
     if resume:
         output = PretrainOptions.from_mapping(options).output_path

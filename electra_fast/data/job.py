@@ -8,7 +8,6 @@ name are leftovers of a crash and are written again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -24,7 +23,7 @@ from electra_fast.data.manifest import FORMAT, JOB_NAME, MANIFEST_NAME, SPLITS, 
 from electra_fast.data.shards import Examples, ShardEntry, verify_shard, write_shard
 from electra_fast.data.tokenise import UnitResult
 from electra_fast.errors import ConfigError, DiskFullError, ShardError
-from electra_fast.files import temporary_path, write_text
+from electra_fast.files import DISK_FULL_ADVICE, is_disk_full, temporary_path, write_text
 
 _FORMAT = "electra-fast prepare job"
 _VERSION = 1
@@ -240,8 +239,8 @@ def open_directory(directory: Path) -> Iterator[bool]:
     except FileExistsError:
         raise ConfigError(f"output {directory} is a file, expected a directory to write to") from None
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise DiskFullError(f"cannot make {directory}: no space left on the disk. Free some there") from None
+        if is_disk_full(error):
+            raise DiskFullError(f"cannot make {directory}: no space left on the disk. {DISK_FULL_ADVICE}") from None
         raise ConfigError(f"cannot write to output {directory}: {error.strerror}") from None
     try:
         _lock(directory, descriptor)

@@ -60,7 +60,7 @@ def test_text_to_shards(monkeypatch, capsys):
         (("-i", "empty.txt", "-o", "corpus"), "the input holds no text"),
         (("-i", "latin.txt", "-o", "corpus", "--validation-fraction", "0"), "latin.txt: byte 0xe9 at offset 3"),
         (("-i", "text.txt", "-o", "corpus", "--tokenizer", "vocab.txt"), "has no [MASK]"),
-        (("-i", "text.txt", "-o", "corpus", "--max-length", "4"), "max_length: expected at least 8"),
+        (("-i", "text.txt", "-o", "corpus", "--max-length", "4"), "--max-length: expected at least 8"),
         (("-i", "text.txt", "-o", "corpus"), "too few documents (8, separated by blank lines)"),
         (("-i", "text.txt", "-o", "text.txt"), "is a file, expected a directory"),
     ],

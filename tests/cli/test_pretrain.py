@@ -80,7 +80,7 @@ def test_run_resume_and_refusal(command, corpus, tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {output} already holds a run")
     assert command("-o", output, "--resume", "--log-every", 1) == 0
     assert command("-o", output, "--resume", "--steps", 4) == 2
-    assert "total_steps was 3 when this run began" in capsys.readouterr().err
+    assert "--total-steps was 3 when this run began" in capsys.readouterr().err
 
 
 def test_the_line_counts_more_than_the_file(command, corpus, tmp_path):
@@ -114,11 +114,11 @@ def other_vocabulary(corpus):
     [
         (["--data", "nowhere"], None, "nowhere is not a prepared corpus: there is no such directory"),
         ([], None, "data is missing"),
-        (["--batch-size", "4000"], None, "fewer than a batch of 128000: lower batch_size to at most"),
-        (["--hidden-size", "33"], None, "hidden_size must be a multiple of num_attention_heads"),
+        (["--batch-size", "4000"], None, "fewer than a batch of 128000: lower --batch-size to at most"),
+        (["--hidden-size", "33"], None, "--hidden-size must be a multiple of --num-attention-heads"),
         (["--max-position-embeddings", "16"], None, "longer than the position table of 16"),
-        (["--max-time", "soon"], None, "max_time must be a duration"),
-        (["--accumulation", "3"], None, "accumulation must divide batch_size"),
+        (["--max-time", "soon"], None, "--max-time must be a duration"),
+        (["--accumulation", "3"], None, "--accumulation must divide --batch-size"),
         (["--device", "toaster"], None, "device 'toaster' cannot be used"),
         ([], spoil_shard, "train-00000.shard is damaged: crc32"),
         ([], truncate_shard, "train-00000.shard is truncated"),
@@ -154,6 +154,10 @@ def test_mistakes_in_the_file_suggest_the_nearest(command, tmp_path, capsys):
     config.write_text("leraning_rate = 1e-3\n")
     assert command("--config", config, "--output", tmp_path / "run") == 2
     assert "did you mean 'learning_rate'?" in capsys.readouterr().err
+    config.write_text("hidden_size = 'wide'\n")
+    assert command("--config", config, "--output", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert said == f"error: {config}: hidden_size must be int or none, got 'wide' (str)\n"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
