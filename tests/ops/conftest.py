@@ -1,8 +1,17 @@
-"""What the tests of all ops share: every test runs on each backend, and errors are measured against float64."""
+"""What the tests of all ops share: every test runs on each backend, and errors are measured against float64.
+
+Where there is a GPU, and in the emulator if ELECTRA_TEST_EMULATED is set, the native backend is tested with its CUDA
+kernels as well, by the same tests with the same tensors on the CPU: for their time the CUDA kernels stand in for those
+of the CPU (arguments and results are copied there and back). float16 then takes the place of float64; a test of a dtype
+that an op does not take on CUDA is skipped, with the reason.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,38 +20,111 @@ from torch import Tensor
 from electra_fast import ops
 from electra_fast.ops import native
 
+_path = Path(__file__).parents[1] / "cuda" / "emulation" / "emulator.py"
+_spec = importlib.util.spec_from_file_location("electra_emulator_of_ops", _path)
+places = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(places)
+
+CUDA_PLACES = [
+    *(["cuda"] if places.why_no_gpu() is None else []),
+    *(["emulated"] if os.environ.get("ELECTRA_TEST_EMULATED") else []),
+]
+
 
 def require_native() -> None:
     if native.error is not None:
         pytest.skip(native.error)
 
 
-@pytest.fixture(params=["reference", "native"])
-def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each backend in turn, forced for the module's op (its ``OP``); native is skipped only where it is not built."""
-    if request.param == "native":
-        require_native()
-    with ops.use_backend(request.param, ops=[request.module.OP]):
-        yield request.param
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "reads_values: expects an error about values, at which CUDA ops do not look")
+    config.addinivalue_line("markers", "too_long_to_emulate: runs on a GPU, but not in its emulator")
+
+
+def _place(node: pytest.Function) -> str | None:
+    """Which CUDA place a test runs in, if any."""
+    params = node.callspec.params if hasattr(node, "callspec") else {}
+    return next((p for p in (params.get("backend"), params.get("native_place")) if p in CUDA_PLACES), None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function):
+    try:
+        return (yield)
+    except (RuntimeError, ValueError) as error:
+        if _place(pyfuncitem) and ("on CUDA take" in str(error) or str(error).endswith(" on CUDA")):
+            pytest.skip(str(error))
+        raise
+
+
+@pytest.fixture(scope="session")
+def _emulator() -> places.Emulator:
+    if (reason := places.build.why_not()) is not None:
+        pytest.skip(reason)
+    return places.Emulator()
 
 
 @pytest.fixture
-def native_op(request: pytest.FixtureRequest) -> Callable:
-    """The module's op as the native library registers it (name in ``OP``)."""
+def _cuda_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The CUDA kernels of the module's op in place of the CPU's, with the CUDA rules for dtypes; nothing elsewhere."""
+    place, op = _place(request.node), request.module.OP
+    if place is None:
+        yield
+        return
+    if request.node.get_closest_marker("reads_values"):
+        pytest.skip("CUDA ops do not wait for values to be checked")
+    if place == "emulated" and request.node.get_closest_marker("too_long_to_emulate"):
+        pytest.skip("takes too long in the emulator")
     require_native()
+    gpu = places.Gpu() if place == "cuda" else request.getfixturevalue("_emulator")
+    elsewhere = gpu.load(op) if gpu.real else places.Elsewhere(gpu.load(op), places.to_guarded)
+    forward = native.FUNCTIONS[op]
+    with torch.library._scoped_library("electra_fast", "IMPL") as library:
+        for function in (forward, f"{op}_backward"):
+            if hasattr(torch.ops.electra_fast, function):
+                library.impl(function, getattr(elsewhere, function), "CPU", allow_override=True)
+        for table in (native._DTYPES, native._ADAM_DTYPES):
+            for key, dtypes in list(table.items()):
+                if key == "cuda" or key[0] == "cuda":
+                    monkeypatch.setitem(table, "cpu" if key == "cuda" else ("cpu", key[1]), dtypes)
+        monkeypatch.setitem(native._NAMES, "cpu", "CUDA")
+        gpu.guard(True)
+        yield
+        gpu.guard(False)
+
+
+@pytest.fixture(params=["reference", "native", *CUDA_PLACES])
+def backend(request: pytest.FixtureRequest, _cuda_kernels: None) -> Iterator[str]:
+    """Each backend in turn, forced for the module's op (its ``OP``); native is skipped only where it is not built."""
+    name = "native" if request.param in CUDA_PLACES else request.param
+    if name == "native":
+        require_native()
+    with ops.use_backend(name, ops=[request.module.OP]):
+        yield name
+
+
+@pytest.fixture(params=["native", *CUDA_PLACES] if CUDA_PLACES else None)
+def native_place(_cuda_kernels: None) -> None:
+    """Where the kernels of ``native_op`` and ``native_backward`` run."""
+    require_native()
+
+
+@pytest.fixture
+def native_op(request: pytest.FixtureRequest, native_place: None) -> Callable:
+    """The module's op as the native library registers it (name in ``OP``)."""
     return getattr(torch.ops.electra_fast, native.FUNCTIONS[request.module.OP]).default
 
 
 @pytest.fixture
-def native_backward(request: pytest.FixtureRequest) -> Callable:
+def native_backward(request: pytest.FixtureRequest, native_place: None) -> Callable:
     """The backward of the module's op as the native library registers it."""
-    require_native()
     return getattr(torch.ops.electra_fast, f"{request.module.OP}_backward").default
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16, torch.float64], ids=["float32", "bfloat16", "float64"])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param
+    in_cuda = _place(request.node) is not None
+    return torch.float16 if in_cuda and request.param == torch.float64 else request.param
 
 
 def _assert_accurate(name: str, actual: Tensor, truth: Tensor, plain: Tensor, factor: float = 2.0) -> None:
@@ -57,7 +139,7 @@ def _assert_accurate(name: str, actual: Tensor, truth: Tensor, plain: Tensor, fa
     plain_error = (plain.double() - truth).abs().max().item()
     if plain.dtype == torch.float64:  # the truth itself: only the order of summation differs
         plain_error = 1e-11 * truth.abs().max().item()
-    roundings = 1 if plain.dtype == torch.bfloat16 else 4
+    roundings = 1 if plain.dtype in (torch.bfloat16, torch.float16) else 4
     rounding = torch.finfo(plain.dtype).eps * max(truth.abs().max().item(), 1e-3)
     allowed = factor * plain_error + roundings * rounding
     assert error <= allowed, f"{name}: error {error:.3g}, plain PyTorch has {plain_error:.3g}, allowed {allowed:.3g}"

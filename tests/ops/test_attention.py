@@ -350,6 +350,7 @@ def test_boundaries_of_any_stride(backend) -> None:
         ([0, -1, 5], "cu_seqlens_q"),
     ],
 )
+@pytest.mark.reads_values
 def test_bad_boundaries(backend, cu, message) -> None:
     with pytest.raises(ValueError, match=f"attention.*{message}"):
         ops.attention(**make(6, 6, 2, 8), cu_seqlens_q=torch.tensor(cu, dtype=torch.int32))

@@ -184,6 +184,7 @@ def test_distribution(backend, temperature) -> None:
     assert abs(statistic - freedom) < 4 * (2 * freedom) ** 0.5
 
 
+@pytest.mark.too_long_to_emulate
 def test_distribution_over_the_vocabulary(native_op) -> None:
     """χ² of a million draws at V = 30522 (fewer where the machine has no vector kernels: it would take minutes)."""
     from electra_fast import _native
@@ -310,6 +311,7 @@ def test_deterministic(backend, gradients, assert_deterministic) -> None:
 
 
 @pytest.mark.parametrize("target", [-1, 67, -99])
+@pytest.mark.reads_values
 def test_target_outside_the_vocabulary(backend, target) -> None:
     inputs = make(9, 8, 67)
     inputs["targets"][4] = target

@@ -97,6 +97,7 @@ def test_deterministic(backend, assert_deterministic) -> None:
 
 
 @pytest.mark.parametrize("position", [-1, 5])
+@pytest.mark.reads_values
 def test_position_outside(backend, position) -> None:
     one = torch.tensor([1])
     with pytest.raises(ValueError, match=r"replace_tokens.*positions"):

@@ -121,8 +121,10 @@ class Gpu:
 def _copy_of_storage(x: Tensor, device: str) -> Tensor:
     """``x`` on another device, or in fresh memory, with the same strides and offset."""
     storage = x.untyped_storage()
-    storage = storage.clone() if device == "cpu" else storage.to(device=device)
-    return torch.empty(0, dtype=x.dtype, device=device).set_(storage, x.storage_offset(), x.shape, x.stride())
+    raw = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,)).to(device, copy=True)
+    return torch.empty(0, dtype=x.dtype, device=device).set_(
+        raw.untyped_storage(), x.storage_offset(), x.shape, x.stride()
+    )
 
 
 def to_gpu(x: Tensor) -> Tensor:
