@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 something the user can mend (a one-line message says what)
 terminated (SIGTERM).
 """
 
+import inspect
 import sys
 from typing import NoReturn
 
@@ -34,7 +35,8 @@ app = typer.Typer(
 )
 COMMANDS = {command.__name__: command for command in (prepare, pretrain, show, demo, doctor)}
 for command in COMMANDS.values():
-    app.command()(command)
+    # A paragraph a line: typer would keep the line ends of the source, which fit no terminal.
+    app.command(help="\n\n".join(" ".join(text.split()) for text in inspect.getdoc(command).split("\n\n")))(command)
 
 
 def _version(value: bool) -> None:

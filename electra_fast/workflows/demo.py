@@ -4,13 +4,21 @@ The text is what every CPython carries (`electra_fast.data.python_docs`), the ne
 was tried, and how far five minutes go: docs/notes/demo-recipe.md.
 """
 
+import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from electra_fast.data import PrepareOptions, PrepareProgress, prepare
 from electra_fast.data.python_docs import write
+from electra_fast.errors import ConfigError
 from electra_fast.workflows.pretraining import PretrainOptions, PretrainResult, pretrain, resume
+from electra_fast.workflows.pretraining.finish import SUMMARY_NAME
 
+Listener = Callable[[PrepareProgress], None]
+
+MINUTES = 5.0
 CORPUS_TEXT, CORPUS, RUN = "corpus.txt", "corpus", "run"
 
 NETWORK = {
@@ -42,7 +50,7 @@ SENTENCES = (
 )
 
 
-def prepare_corpus(output: Path, progress: Callable[[PrepareProgress], None] | None = None) -> Path:
+def prepare_corpus(output: Path, progress: Listener | None = None) -> Path:
     """Write the text, train a tokenizer on it and turn it into token shards; returns the corpus directory."""
     output.mkdir(parents=True, exist_ok=True)
     text = output / CORPUS_TEXT
@@ -75,19 +83,37 @@ def run_options(output: Path, minutes: float, seed: int) -> PretrainOptions:
     )
 
 
+def summary(output: Path) -> dict[str, Any] | None:
+    """What a demo in ``output`` came to (its summary.json); None if it has not been finished."""
+    path = output / RUN / SUMMARY_NAME
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def demo(
     output: Path,
-    minutes: float = 5.0,
-    seed: int = 0,
+    minutes: float | None = None,
+    seed: int | None = None,
     continue_run: bool = False,
-    progress: Callable[[PrepareProgress], None] | None = None,
+    preparing: Callable[[], AbstractContextManager[Listener | None]] = nullcontext,
 ) -> PretrainResult:
-    """Prepare the corpus if need be, then pretrain in ``output/run``, or go on where that run was interrupted.
+    """Prepare the corpus if need be and pretrain in ``output/run``; or go on where that run was interrupted.
+
+    Args:
+        output: directory for the text, the corpus and the run.
+        minutes: how long to train; None: `MINUTES`.
+        seed: of everything random; None: 0.
+        continue_run: go on with the run that is there.
+        preparing: open while the corpus is prepared, whose progress is told to what it gives.
 
     Raises:
+        ConfigError: ``minutes`` or ``seed`` for a run that goes on, which has its own.
         ElectraError: ``output`` holds another run already, or the disk is full.
     """
-    prepare_corpus(output, progress)
     if continue_run:
+        for name, value in (("minutes", minutes), ("seed", seed)):
+            if value is not None:
+                raise ConfigError(f"{name} was settled when the run began: leave it out to resume, got {value}")
         return resume(output / RUN)
-    return pretrain(run_options(output, minutes, seed))
+    with preparing() as progress:
+        prepare_corpus(output, progress)
+    return pretrain(run_options(output, MINUTES if minutes is None else minutes, seed or 0))
