@@ -26,11 +26,11 @@ from pathlib import Path
 
 import torch
 import transformers
+from electra_fast._native import keep_freed_memory
 from huggingface_joint import HuggingFaceJoint, choose_masked
 from torch import Tensor
 
 import electra_fast
-from electra_fast._native import keep_freed_memory
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair
 from electra_fast.optim import ElectraAdam, clip_factor, global_norm, parameter_groups
 
