@@ -10,13 +10,16 @@ namespace electra::cuda {
 
 inline constexpr int64_t unused_target = -100;   // in `targets`: a slot that nothing is computed for
 
+inline constexpr int64_t generator_most_slots = (int64_t(1) << 31) - (int64_t(1) << 15);   // counted in int32, up to a whole block
+inline constexpr int64_t generator_most_columns = 65535 * int64_t(128);                    // the second dimension of a grid, in blocks of 128
+
 // What both passes read. Rows are dense and 16-byte aligned.
 struct GeneratorProblem {
   DType type;                    // of hidden and weight: bf16 or f16
   const void *hidden, *weight;   // [slots, features], [columns, features]
   Parameter bias;                // [columns]
   const int64_t* targets;        // [slots]
-  int64_t slots, columns;        // at most 2^31 - 2^15 each
+  int64_t slots, columns;        // at most generator_most_slots and generator_most_columns
   int features;                  // a multiple of 8
 };
 

@@ -57,7 +57,7 @@ inline ChunkLayout chunk_layout(const GeneratorProblem& p, DType dweight_type, v
   l.chunks = blocks_of(p.slots, most);
   l.slots = blocks_of(blocks_of(p.slots, l.chunks), product_rows) * product_rows;
   const int64_t tiles = l.slots / product_rows * blocks_of(p.features, product_columns), steps = l.padded_columns / product_depth;
-  l.depth_per_part = steps_per_part(tiles, steps, 2 * multiprocessors_assumed, most_product_parts) * product_depth;
+  l.depth_per_part = steps_per_part(tiles, steps, product_part_steps, 2 * multiprocessors_assumed, most_product_parts) * product_depth;
   l.parts = blocks_of(l.padded_columns, l.depth_per_part);
 
   Workspace w(memory);
@@ -96,8 +96,9 @@ inline RecomputeLayout recompute_layout(const GeneratorProblem& p, void* memory)
   RecomputeLayout l{};
   l.padded_columns = blocks_of(p.columns, recompute_rows) * recompute_rows;
   l.padded_slots = blocks_of(p.slots, recompute_rows) * recompute_rows;
-  l.columns_per_part =
-      steps_per_part(l.padded_slots / recompute_rows, blocks_of(p.columns, recompute_passing), 2 * multiprocessors_assumed, most_recompute_parts) * recompute_passing;
+  const int64_t fit = recompute_bytes / (l.padded_slots * p.features * 4), most = fit < 1 ? 1 : fit < most_recompute_parts ? fit : most_recompute_parts;
+  l.columns_per_part = steps_per_part(l.padded_slots / recompute_rows, blocks_of(p.columns, recompute_passing), recompute_part_steps, 2 * multiprocessors_assumed, most) *
+                       recompute_passing;
   l.parts = blocks_of(p.columns, l.columns_per_part);
 
   Workspace w(memory);

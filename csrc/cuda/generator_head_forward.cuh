@@ -29,7 +29,7 @@ struct ForwardLayout {
 inline ForwardLayout forward_layout(const GeneratorProblem& p, void* memory) {
   const int variant = sweep_variant(p.features);
   const int64_t row_blocks = blocks_of(p.slots, sweep_rows(variant)), steps = blocks_of(p.columns, step_columns);
-  const int64_t each = steps_per_part(row_blocks, steps, multiprocessors_assumed * sweep_launches[variant].blocks_per_multiprocessor, most_forward_parts);
+  const int64_t each = steps_per_part(row_blocks, steps, forward_part_steps, multiprocessors_assumed * sweep_launches[variant].blocks_per_multiprocessor, most_forward_parts);
   ForwardLayout l{};
   l.parts = blocks_of(steps, each);
   l.tiles_per_part = each * groups_per_draw;

@@ -40,19 +40,21 @@ template <int variant> struct Sweep {
 };
 
 #ifdef ELECTRA_EMULATION   // small enough that a test's shapes are cut as those of a training step are on a GPU
-constexpr int64_t multiprocessors_assumed = 2, chunk_bytes = int64_t(128) << 10;
+constexpr int64_t multiprocessors_assumed = 2, chunk_bytes = int64_t(128) << 10, recompute_bytes = int64_t(128) << 10;
 #else
 constexpr int64_t multiprocessors_assumed = 132;          // H100, H200: what waves of blocks are counted with
 constexpr int64_t chunk_bytes = int64_t(128) << 20;       // of stored gradients in backward: more slots a chunk make longer sums, and fewer passes over dweight
+constexpr int64_t recompute_bytes = int64_t(64) << 20;    // of dhidden's partial sums where nothing else is stored
 #endif
 
 constexpr int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-// A loop of `steps` over which `rows` blocks each would go alone is cut into parts of this many steps, for the fewest waves; a part also costs half a step to begin.
-constexpr int64_t steps_per_part(int64_t rows, int64_t steps, int64_t blocks_at_once, int64_t most_parts) {
+// A loop of `steps` over which `rows` blocks each would go alone is cut into parts of this many steps, for the fewest waves. A part costs so many steps more: to
+// begin, and to write and read again what it has summed up.
+constexpr int64_t steps_per_part(int64_t rows, int64_t steps, int64_t part_steps, int64_t blocks_at_once, int64_t most_parts) {
   int64_t best = steps, least = INT64_MAX;
   for (int64_t parts = 1; parts <= steps && parts <= most_parts; ++parts) {
-    const int64_t each = blocks_of(steps, parts), waves = blocks_of(rows * blocks_of(steps, each), blocks_at_once), cost = waves * (2 * each + 1);
+    const int64_t each = blocks_of(steps, parts), cost = blocks_of(rows * blocks_of(steps, each), blocks_at_once) * (each + part_steps);
     if (cost < least) {
       least = cost;
       best = each;
@@ -63,16 +65,16 @@ constexpr int64_t steps_per_part(int64_t rows, int64_t steps, int64_t blocks_at_
 
 // --- forward: a step is the columns that four tiles of each column half take, so that a Philox call (four groups) is made once and used up by the warp that made it.
 constexpr int64_t step_columns = int64_t(groups_per_draw) * sweep_columns;
-constexpr int64_t most_forward_parts = 64;
+constexpr int64_t most_forward_parts = 64, forward_part_steps = 1;   // 32 KiB of rows to read, against 128 x 512 logits
 
 // --- backward in chunks: the gradients of the logits of some slots are stored, 16-bit, and multiplied twice.
 constexpr int product_rows = 128, product_columns = 128, product_depth = 64, product_stages = 3, product_threads = 128;
-constexpr int64_t most_product_parts = 32;
+constexpr int64_t most_product_parts = 32, product_part_steps = 8;   // 64 KiB of floats out and in, against 64 terms of 128 x 128 results
 
 // --- backward without storing: each block computes the logits it needs again.
 constexpr int recompute_most_features = 128;   // the block's own rows of the gradient stay in registers: 128 x 128 floats of four warps
 constexpr int recompute_rows = 128, recompute_passing = 64, recompute_threads = 128;
 constexpr int recompute_stages = 2;            // 66 KiB: two blocks on an A100 too; a tile of 64 rows takes some 1700 clocks, longer than its loads
-constexpr int64_t most_recompute_parts = 8;    // of dhidden: each costs 4 bytes a feature and slot
+constexpr int64_t most_recompute_parts = 32, recompute_part_steps = 4;   // of dhidden: 64 KiB of floats out and in, against a tile's two products
 
 }  // namespace electra::cuda

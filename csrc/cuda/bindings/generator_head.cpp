@@ -6,8 +6,6 @@
 namespace electra::cuda::bindings {
 namespace {
 
-constexpr int64_t most_rows = (int64_t(1) << 31) - (int64_t(1) << 15);   // of hidden and weight: the kernels count in int32, up to a whole block
-
 // Rows as tensor cores read them: of `type`, dense, a multiple of 8 features (zeros behind the last), 16-byte aligned.
 Tensor operand(const Tensor& t, DType type, int64_t features) {
   Tensor rows = t.scalar_type() == scalar_type_of(type) ? t : torch::stable::to(t, scalar_type_of(type));
@@ -30,9 +28,9 @@ struct Inputs {
     ELECTRA_CHECK(hidden_.dim() == 2, op, ": hidden must have shape [slots, features], got ", shape_string(hidden_));
     const int64_t slots = hidden_.size(0);
     features = hidden_.size(1);
-    ELECTRA_CHECK(slots <= most_rows, op, ": hidden must have at most ", most_rows, " rows, got ", slots);
+    ELECTRA_CHECK(slots <= generator_most_slots, op, ": hidden must have at most ", generator_most_slots, " rows, got ", slots);
     ELECTRA_CHECK(weight_.dim() == 2 && weight_.size(1) == features, op, ": weight must have shape [vocabulary, ", features, "], got ", shape_string(weight_));
-    ELECTRA_CHECK(weight_.size(0) >= 1 && weight_.size(0) <= most_rows, op, ": weight must have 1 to ", most_rows, " rows, got ", weight_.size(0));
+    ELECTRA_CHECK(weight_.size(0) >= 1 && weight_.size(0) <= generator_most_columns, op, ": weight must have 1 to ", generator_most_columns, " rows, got ", weight_.size(0));
     check_shape(bias_, {weight_.size(0)}, op, "bias");
     ELECTRA_CHECK(targets_.dim() == 1 && targets_.size(0) == slots && targets_.scalar_type() == ScalarType::Long, op, ": targets must be int64 of shape [", slots, "], got ",
                   shape_string(targets_));
