@@ -280,7 +280,7 @@ def test_words_for_figures():
     assert verdict({**figures, "auc": 0.5}).startswith("The discriminator is not learning yet")
     assert verdict({**figures, "auc": None}).startswith("There were too few fake tokens")
     record = {"loss": 12.3456, "loss_minus_entropy": -0.01, "auc": None, "tokens_per_second": 12345.6}
-    assert describe(record) == "loss 12.346  discriminator loss -0.0100 vs chance  12,346 tokens/s"
+    assert describe(record) == "loss 12.346  disc. loss vs chance -0.010  12,346 tokens/s"
     assert [clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
 
 

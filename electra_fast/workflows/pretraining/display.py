@@ -87,7 +87,7 @@ def describe(record: dict[str, Any]) -> str:
     """
     shown = (
         ("loss", "loss {:.3f}"),
-        ("loss_minus_entropy", "discriminator loss {:+.4f} vs chance"),
+        ("loss_minus_entropy", "disc. loss vs chance {:+.3f}"),
         ("auc", "AUC {:.3f}"),
         ("tokens_per_second", "{:,.0f} tokens/s"),
     )
