@@ -37,7 +37,7 @@ cudaError_t sum_dhidden(const GeneratorBackward& call, const BackwardState* stat
 // --- backward in chunks of slots
 
 struct ChunkLayout {
-  int64_t padded_columns, slots, chunks;   // slots of a chunk: a multiple of 128
+  int64_t padded_columns, slots, chunks;   // slots of a chunk; both in whole blocks of the products
   int64_t depth_per_part, parts;           // of dhidden's sum over the vocabulary
   int64_t bytes;
   BackwardState* state;
@@ -50,14 +50,14 @@ struct ChunkLayout {
 };
 
 inline ChunkLayout chunk_layout(const GeneratorProblem& p, DType dweight_type, void* memory) {
-  const int64_t block_columns = sweep_rows(sweep_variant(p.features));
+  static_assert(product_rows % sweep_rows(0) == 0 && product_rows % sweep_rows(1) == 0 && product_rows % sweep_columns == 0);
   ChunkLayout l{};
-  l.padded_columns = blocks_of(p.columns, block_columns) * block_columns;
+  l.padded_columns = blocks_of(p.columns, product_rows) * product_rows;
   const int64_t fit = chunk_bytes / (2 * l.padded_columns) / product_rows * product_rows, most = fit > product_rows ? fit : product_rows;
   l.chunks = blocks_of(p.slots, most);
   l.slots = blocks_of(blocks_of(p.slots, l.chunks), product_rows) * product_rows;
   const int64_t tiles = l.slots / product_rows * blocks_of(p.features, product_columns), steps = l.padded_columns / product_depth;
-  l.depth_per_part = steps_per_part(tiles, steps, product_part_steps, 2 * multiprocessors_assumed, most_product_parts) * product_depth;
+  l.depth_per_part = steps_per_part(tiles, steps, product_part_steps, multiprocessors_assumed, most_product_parts) * product_depth;
   l.parts = blocks_of(l.padded_columns, l.depth_per_part);
 
   Workspace w(memory);

@@ -68,8 +68,9 @@ constexpr int64_t step_columns = int64_t(groups_per_draw) * sweep_columns;
 constexpr int64_t most_forward_parts = 64, forward_part_steps = 1;   // 32 KiB of rows to read, against 128 x 512 logits
 
 // --- backward in chunks: the gradients of the logits of some slots are stored, 16-bit, and multiplied twice.
-constexpr int product_rows = 128, product_columns = 128, product_depth = 64, product_stages = 3, product_threads = 128;
-constexpr int64_t most_product_parts = 32, product_part_steps = 8;   // 64 KiB of floats out and in, against 64 terms of 128 x 128 results
+// 256 x 128 results a block, 8 warps of 64 x 64: 12 bytes from L2 for 1024 FLOP, where 128 x 128 would take 16. Three stages of 48 KiB; one block a multiprocessor.
+constexpr int product_rows = 256, product_columns = 128, product_depth = 64, product_stages = 3, product_threads = 256;
+constexpr int64_t most_product_parts = 32, product_part_steps = 8;   // 128 KiB of floats out and in, against 64 terms of 256 x 128 results
 
 // --- backward without storing: each block computes the logits it needs again.
 constexpr int recompute_most_features = 128;   // the block's own rows of the gradient stay in registers: 128 x 128 floats of four warps

@@ -3,7 +3,7 @@
 //   dhidden [slots, features] = d weight: a sum over the vocabulary, cut into parts whose sums are added in order (generator_head_backward.cu)
 //   dweight [columns, features] = dᵀ hidden: a sum over the chunk's slots, added to that of the chunks before
 //
-// A block has 128 x 128 results, a warp 64 x 64; 64 terms a stage. Both operands come by cp.async, 16-byte units permuted by row against bank conflicts. Each result
+// A block has 256 x 128 results, a warp 64 x 64; 64 terms a stage. Both operands come by cp.async, 16-byte units permuted by row against bank conflicts. Each result
 // is one sum in one order, kept in registers: deterministic. Arithmetic bound from K = 256 on; at K = 128 each product reads d once and little else.
 #include "cuda/copy.h"
 #include "cuda/generator_head_backward.cuh"
@@ -13,8 +13,8 @@
 namespace electra::cuda {
 namespace {
 
-constexpr int operand_bytes = product_depth * 128 * 2, stage_bytes = 2 * operand_bytes;
-static_assert(product_rows == 128 && product_columns == 128 && product_depth == 64 && product_threads == 128, "what the loops below are written for");
+constexpr int d_bytes = product_depth * product_rows * 2, stage_bytes = d_bytes + product_depth * product_columns * 2, warp_rows = product_rows / 64;
+static_assert(product_columns == 128 && product_depth == 64 && product_threads == 2 * 32 * warp_rows, "what the loops below are written for");
 
 struct ProductArguments {
   const void *d, *other;           // [padded columns, slots]; weight or hidden, [others, features]
@@ -31,46 +31,51 @@ struct ProductArguments {
   int columns;
 };
 
-// 64 x 128 values: rows row … row+63, those from `end` on zeros, columns first … first+127, those from `width` on zeros. 256 bytes a row.
-template <class T>
-__device__ __forceinline__ void load_wide(unsigned char* to, const T* data, int64_t stride, int row, int end, int first, int width) {
-  const int unit = int(threadIdx.x) % 16, r = int(threadIdx.x) / 16, column = first + 8 * unit, left = column < width ? end - row - r : 0;
+// product_depth rows of `width` values: rows row …, those from `end` on zeros, columns first …, those from `whole` on zeros.
+template <int width, class T>
+__device__ __forceinline__ void load_wide(unsigned char* to, const T* data, int64_t stride, int row, int end, int first, int whole) {
+  constexpr int units = width / 8, step = product_threads / units;
+  static_assert(step % 8 == 0 && product_depth % step == 0);
+  const int unit = int(threadIdx.x) % units, r = int(threadIdx.x) / units, column = first + 8 * unit, left = column < whole ? end - row - r : 0;
   const T* from = data + int64_t(row + r) * stride + column;
-  to += r * 256 + ((unit ^ r) << 4);
+  to += r * width * 2 + ((unit ^ r % 8) << 4);
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    copy_async_16(to + i * 8 * 256, from, 8 * i < left);
-    from += 8 * stride;
+  for (int i = 0; i < product_depth / step; ++i) {
+    copy_async_16(to + i * step * width * 2, from, i * step < left);
+    from += step * stride;
   }
 }
 
-// 128 x 64 values, all there: rows row … row+127, columns first … first+63. 128 bytes a row.
+// product_rows rows of product_depth values, all there: rows row …, columns first ….
 template <class T> __device__ __forceinline__ void load_tall(unsigned char* to, const T* data, int64_t stride, int row, int first) {
-  const int unit = int(threadIdx.x) % 8, r = int(threadIdx.x) / 8;
+  constexpr int units = product_depth / 8, step = product_threads / units;
+  const int unit = int(threadIdx.x) % units, r = int(threadIdx.x) / units;
   const T* from = data + int64_t(row + r) * stride + first + 8 * unit;
-  to += r * 128 + ((unit ^ r % 8) << 4);
+  to += r * product_depth * 2 + ((unit ^ r % 8) << 4);
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    copy_async_16(to + i * 16 * 128, from, true);
-    from += 16 * stride;
+  for (int i = 0; i < product_rows / step; ++i) {
+    copy_async_16(to + i * step * product_depth * 2, from, true);
+    from += step * stride;
   }
 }
 
 // d += (64 rows of a) (64 columns of b) over one stage. `transposed`: a lies as [depth][rows], else as [rows][depth]; b as [depth][columns].
 template <class T, bool transposed>
 __device__ __forceinline__ void multiply_stage(float (&d)[4][8][4], const unsigned char* a, const unsigned char* b, int warp_row, int warp_column, int lane) {
-  const int twist = lane % 8, tall_at = (warp_row * 64 + lane % 16) * 128 + ((lane / 16 ^ twist) << 4);
-  const int wide_at = (lane / 16 * 8 + lane % 8) * 256 + warp_row * 128 + ((lane / 8 % 2 ^ twist) << 4), b_at = lane % 16 * 256 + warp_column * 128 + ((lane / 16 ^ twist) << 4);
+  constexpr int tall = product_depth * 2, wide = product_rows * 2, b_wide = product_columns * 2;   // bytes of a row
+  const int twist = lane % 8, tall_at = (warp_row * 64 + lane % 16) * tall + ((lane / 16 ^ twist) << 4);
+  const int wide_at = (lane / 16 * 8 + lane % 8) * wide + warp_row * 128 + ((lane / 8 % 2 ^ twist) << 4);
+  const int b_at = lane % 16 * b_wide + warp_column * 128 + ((lane / 16 ^ twist) << 4);
 #pragma unroll
   for (int k = 0; k < product_depth / 16; ++k) {
     uint32_t fa[4][4], fb[4][4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if constexpr (transposed) ldmatrix_x4_trans(fa[i], a + (wide_at ^ i << 5) + 16 * k * 256);
-      else ldmatrix_x4(fa[i], a + (tall_at ^ k << 5) + 16 * i * 128);
+      if constexpr (transposed) ldmatrix_x4_trans(fa[i], a + (wide_at ^ i << 5) + 16 * k * wide);
+      else ldmatrix_x4(fa[i], a + (tall_at ^ k << 5) + 16 * i * tall);
     }
 #pragma unroll
-    for (int j = 0; j < 4; ++j) ldmatrix_x4_trans(fb[j], b + (b_at ^ j << 5) + 16 * k * 256);
+    for (int j = 0; j < 4; ++j) ldmatrix_x4_trans(fb[j], b + (b_at ^ j << 5) + 16 * k * b_wide);
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll
@@ -81,9 +86,9 @@ __device__ __forceinline__ void multiply_stage(float (&d)[4][8][4], const unsign
   }
 }
 
-template <class T, bool is_dhidden> __global__ void __launch_bounds__(product_threads, 2) generator_product_kernel(ProductArguments call) {
+template <class T, bool is_dhidden> __global__ void __launch_bounds__(product_threads, 1) generator_product_kernel(ProductArguments call) {
   ELECTRA_DYNAMIC_SHARED(unsigned char, shared);
-  const int thread = int(threadIdx.x), lane = thread % 32, warp_row = thread / 32 % 2, warp_column = thread / 64;
+  const int thread = int(threadIdx.x), lane = thread % 32, warp_row = thread / 32 % warp_rows, warp_column = thread / 32 / warp_rows;
   const int first_column = int(blockIdx.x) * product_columns, first_row = int(blockIdx.y) * product_rows, part = int(blockIdx.z);
   const int left = call.state->end - call.first, slots = left < call.slots ? left : call.slots;   // the chunk's, as far as any is used; may be negative
   if (is_dhidden && first_row >= slots) return;   // nobody reads those partial sums
@@ -94,10 +99,10 @@ template <class T, bool is_dhidden> __global__ void __launch_bounds__(product_th
   int ask_at = begin, ask_stage = 0;
   const auto ask = [&] {
     if (ask_at < end) {
-      unsigned char *a = shared + ask_stage * stage_bytes, *b = a + operand_bytes;
-      if constexpr (is_dhidden) load_wide(a, d, call.slots, ask_at, call.depth, first_row, call.slots);
+      unsigned char *a = shared + ask_stage * stage_bytes, *b = a + d_bytes;
+      if constexpr (is_dhidden) load_wide<product_rows>(a, d, call.slots, ask_at, call.depth, first_row, call.slots);
       else load_tall(a, d, call.slots, first_row, ask_at);
-      load_wide(b, other, call.features, ask_at + (is_dhidden ? 0 : call.first), call.others, first_column, call.features);
+      load_wide<product_columns>(b, other, call.features, ask_at + (is_dhidden ? 0 : call.first), call.others, first_column, call.features);
       ask_at += product_depth;
       ask_stage = ask_stage + 1 == product_stages ? 0 : ask_stage + 1;
     }
@@ -113,7 +118,7 @@ template <class T, bool is_dhidden> __global__ void __launch_bounds__(product_th
     __syncthreads();   // this stage is there, and every warp is done with the one before it, which is asked for again
     ask();
     const unsigned char* a = shared + stage * stage_bytes;
-    multiply_stage<T, is_dhidden>(acc, a, a + operand_bytes, warp_row, warp_column, lane);
+    multiply_stage<T, is_dhidden>(acc, a, a + d_bytes, warp_row, warp_column, lane);
     stage = stage + 1 == product_stages ? 0 : stage + 1;
   }
 
