@@ -24,7 +24,8 @@ class Configuration:
     """Knobs of one launch.
 
     block_m, block_n, block_k: rows and columns of a program's tile, and the depth of a step where it multiplies
-    (queries, keys; slots, vocabulary columns; rows, features). num_warps and num_stages as in Triton.
+    (queries, keys; slots, vocabulary columns; rows, features). num_warps and num_stages as in Triton. max_registers: of
+    a thread, on NVIDIA; fewer than the compiler would take let more programs run side by side.
     reason: why these numbers.
     """
 
@@ -34,18 +35,82 @@ class Configuration:
     block_k: int = 1
     num_warps: int = 4
     num_stages: int = 1
+    max_registers: int | None = None
 
     @functools.cached_property
     def options(self) -> dict[str, int | bool]:
         """Compiler options of the launch: ``kernel[grid](..., **configuration.options)``."""
-        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+        limit = {} if self.max_registers is None else {"maxnreg": self.max_registers}
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True, **limit}
 
 
 _STREAM = "16 values a thread: two accesses of 16 bytes in bfloat16, four in float32, in flight at once"
 
+_FLOAT32 = "float32 is multiplied outside the tensor cores, operands in registers: small tiles, or it spills"
+
 TABLE: dict[tuple[str, str, str], Configuration] = {
+    ("attention_forward", ANY, "64"): Configuration(
+        "64 keys give each of the four threads of a row one whole Philox call; 193 registers, two programs at a time",
+        64,
+        64,
+        num_warps=4,
+        num_stages=3,
+    ),
+    ("attention_forward", "sm_90", "64"): Configuration(
+        "128 queries share what is read of keys from L2; 128 registers suffice and let two programs run side by side",
+        128,
+        64,
+        num_warps=8,
+        num_stages=3,
+        max_registers=128,
+    ),
+    ("attention_forward", "gfx942", "64"): Configuration("as many scores as stay in registers", 64, 32, num_stages=2),
+    ("attention_forward", ANY, "128"): Configuration(
+        "the sums of 128 queries over eight warps; 64 keys would spill", 128, 32, num_warps=8, num_stages=3
+    ),
+    ("attention_forward", "sm_90", "128"): Configuration(
+        "queries and keys stay in shared memory, which leaves registers for 64 keys", 128, 64, num_warps=8, num_stages=2
+    ),
+    ("attention_forward", "gfx942", "128"): Configuration("as at 64, in 20 KB of shared memory", 64, 32, num_stages=2),
+    ("attention_forward", ANY, "float32 64"): Configuration(_FLOAT32, 32, 16),
+    ("attention_forward", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
+    ("attention_backward_queries", ANY, "64"): Configuration(
+        "three programs at a time of 168 registers; 64 keys would spill", 64, 32, num_stages=2
+    ),
+    ("attention_backward_queries", "sm_90", "64"): Configuration(
+        "three programs at a time of 168 registers", 64, 64, num_stages=2, max_registers=168
+    ),
+    ("attention_backward_queries", ANY, "128"): Configuration("64 keys would spill", 64, 32, num_stages=2),
+    ("attention_backward_queries", "sm_90", "128"): Configuration(
+        "128 queries over eight warps: with four, 64 spill", 128, 64, num_warps=8, num_stages=2
+    ),
+    ("attention_backward_queries", ANY, "float32 64"): Configuration(_FLOAT32, 16, 16),
+    ("attention_backward_queries", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
+    ("attention_backward_keys", ANY, "64"): Configuration(
+        "keys and values stay in registers as operands, in each warp: 32 of them leave room", 64, 32, num_stages=2
+    ),
+    ("attention_backward_keys", "sm_90", "64"): Configuration(
+        "two programs at a time; keys and values stay in shared memory", 64, 64, num_stages=2
+    ),
+    ("attention_backward_keys", "gfx942", "64"): Configuration("as many scores as stay in registers", 64, 32),
+    ("attention_backward_keys", ANY, "128"): Configuration(
+        "as at 64, over eight warps", 64, 32, num_warps=8, num_stages=2
+    ),
+    ("attention_backward_keys", "sm_90", "128"): Configuration(
+        "128 queries at a time over eight warps; a second stage would not fit beside the sums", 128, 64, num_warps=8
+    ),
+    ("attention_backward_keys", "gfx942", "128"): Configuration("as at 64", 64, 32),
+    ("attention_backward_keys", ANY, "float32 64"): Configuration(_FLOAT32, 16, 16),
+    ("attention_backward_keys", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
     ("column_sums", ANY, ANY): Configuration(
         "at most 512 rows to add: a tile of 16 x 64 keeps 12 programs busy at 768 columns, in few steps", 16, 64
+    ),
+    ("discriminator_loss_forward", ANY, ANY): Configuration("a row a warp: no sum over a row leaves it", 4),
+    ("discriminator_loss_backward", ANY, ANY): Configuration("a row a warp: no sum over a row leaves it", 4),
+    ("embedding_forward", ANY, ANY): Configuration("a row a warp: no sum over a row leaves it", 4),
+    ("embedding_backward", ANY, ANY): Configuration("a row a warp: no sum over a row leaves it", 4),
+    ("embedding_backward", ANY, "wide"): Configuration(
+        "rows of more than 512 columns beside two column sums: two warps a row, or registers spill at 1024", 2
     ),
     ("gelu_forward", ANY, ANY): Configuration(_STREAM, 8, 256),
     ("gelu_backward", ANY, ANY): Configuration(_STREAM, 8, 256),
@@ -53,6 +118,11 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
     ("layer_norm_backward", ANY, ANY): Configuration("a row a warp: no sum over a row leaves it", 4),
     ("layer_norm_backward", ANY, "wide"): Configuration(
         "rows of more than 512 columns beside three column sums: two warps a row, or registers spill at 1024", 2
+    ),
+    ("sums_by_id", ANY, ANY): Configuration(
+        "a warp reads a row of 256 columns in two accesses of 16 bytes a thread; chunks are many, so warps stay single",
+        block_n=256,
+        num_warps=1,
     ),
 }
 

@@ -142,7 +142,8 @@ def _recording(launches: list[Launch], op: str, call: str, architecture: str) ->
         configurations.configuration.cache_clear()
 
 
-def launches(target: str, ops: list[str] | None = None) -> list[Launch]:
+@functools.cache
+def launches(target: str, ops: tuple[str, ...] = ()) -> list[Launch]:
     """What the calls in calls/X.py launch on a target, each binary once."""
     found: list[Launch] = []
     for file in sorted((HERE / "calls").glob("*.py")):
@@ -194,11 +195,11 @@ def compile_launch(launch: Launch, target: str) -> Row:
     return Row(launch.name, launch.call, target, warps, registers, kernel.metadata.shared, spills)
 
 
-def _compile(target: str, ops: list[str] | None, index: int) -> Row:
+def _compile(target: str, ops: tuple[str, ...], index: int) -> Row:
     return compile_launch(launches(target, ops)[index], target)
 
 
-def compile_all(target: str, ops: list[str] | None = None, workers: int = 1) -> list[Row]:
+def compile_all(target: str, ops: tuple[str, ...] = (), workers: int = 1) -> list[Row]:
     """Compile what a target needs; kernels cannot be sent to another process, their place in the list can."""
     count = len(launches(target, ops))
     compile_one = functools.partial(_compile, target, ops)
@@ -244,7 +245,7 @@ def main() -> int:
     targets = options.target or list(TARGETS)
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("TRITON_CACHE_DIR", cache)
-        rows = [row for target in targets for row in compile_all(target, options.op, options.workers)]
+        rows = [row for target in targets for row in compile_all(target, tuple(options.op or ()), options.workers)]
     print(json.dumps([asdict(row) for row in rows]) if options.json else table(rows))
     found = problems(rows)
     print("\n".join(found), file=sys.stderr)
