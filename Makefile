@@ -3,18 +3,24 @@
 #   make demo      set up, then pretrain a small ELECTRA on text that is already there (about five minutes on two cores)
 #   make test      set up, then run the tests, and the Triton kernels in Triton's interpreter
 #
+# On a machine with a GPU, with what its PYTHON has (torch with CUDA, nvcc, cmake, ninja, scikit-build-core, pybind11, pytest), no network:
+#
+#   make gpu-acceptance OUT=directory   build, test, sanitize and measure, in under ten minutes; all results go to OUT
+#   make sanitize OUT=directory         build, then compute-sanitizer's memcheck and racecheck over small calls of every kernel
+#
 # Variables:  PYTHON=python3.12   TORCH=torch==2.14.1 (any version from 2.11)   ELECTRA_CUDA=AUTO|ON|OFF   ARGS="more options"
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
 VENV   ?= .venv
 ARGS   ?=
+OUT    ?= build/gpu-acceptance
 
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc electra_fast -type f -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
-.PHONY: help install develop demo test bench lint format wheel clean
+.PHONY: help install develop demo test bench gpu-acceptance sanitize lint format wheel clean
 
 help:
 	@sed -n '/^#  /s/^#  //p' $(MAKEFILE_LIST)
@@ -47,6 +53,12 @@ test: install
 
 bench: install
 	$(BIN)/python benchmarks/bench_training_step.py $(ARGS)
+
+gpu-acceptance:
+	$(PYTHON) benchmarks/gpu_acceptance.py --out $(OUT) $(ARGS)
+
+sanitize:
+	$(PYTHON) benchmarks/gpu_acceptance.py --out $(OUT) --steps build sanitize
 
 lint: install
 	$(BIN)/ruff check .
