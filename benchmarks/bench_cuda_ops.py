@@ -219,19 +219,9 @@ def measure(record: Path | None, seconds: float) -> None:
                     rate = comparison.work / t.median / (1e9 if comparison.unit == "TFLOP/s" else 1e6)
                     share = f"{rate / copied:.3f}" if comparison.unit == "GB/s" else ""
                     print(f"  {name:14} {mode:5} {t.median:8.4f} ms  {rate:7.1f} {comparison.unit} {share}", flush=True)
-                    numbers = [f"{x:.5f}" for x in (t.median, t.low, t.high)]
+                    numbers = [*(f"{x:.5f}" for x in (t.median, t.low, t.high)), f"{rate:.1f}"]
                     rows.append(
-                        [
-                            comparison.name,
-                            name,
-                            mode,
-                            *numbers,
-                            f"{rate:.1f}",
-                            comparison.unit,
-                            share,
-                            f"{memory:.1f}",
-                            device,
-                        ]
+                        [comparison.name, name, mode, *numbers, comparison.unit, share, f"{memory:.1f}", device]
                     )
             if record:
                 with record.open("w", newline="") as file:
