@@ -72,7 +72,6 @@ template <class T, bool dropout> __global__ void __launch_bounds__(Config::threa
   ELECTRA_DYNAMIC_SHARED(Memory, memory);
   const int b = int(blockIdx.x) / p.heads, head = int(blockIdx.x) % p.heads, thread = int(threadIdx.x), warp = thread / 32;
   clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);
-  if (b >= p.batch) return;
   const Sequence sequence(p, b);
   if (sequence.nk == 0) clear_rows<T>(p.dq, p.heads, head, p.dim, sequence.first_q, sequence.first_q + sequence.nq, 0, 1);
   const int queries = round_up(int(p.max_seqlen_q), step_queries);

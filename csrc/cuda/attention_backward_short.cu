@@ -13,23 +13,32 @@ template <int D> using Config = attention_config::BackwardShort<D>;
 constexpr int half_queries = short_keys / 2, blocks_of_queries = short_keys / 16;
 
 // All sizes are known to the compiler, so that no address takes a register. What is no longer read makes room: the probabilities lie where the warp's rows of V were
-// (it keeps these in registers), dS where the probabilities were, and the warps' sums for delta where dO was.
+// (if it keeps these in registers), dS where the probabilities were, and the warps' sums for delta where dO was.
 template <class T, int D> struct Memory {
-  static constexpr int rows = 16 * Config<D>::row_tiles;   // keys of a warp
+  static constexpr int tiles = Config<D>::row_tiles, rows = 16 * tiles;   // keys of a warp
+  union Weights {
+    uint4 probabilities[tiles][blocks_of_queries][32];    // of 16 keys x 16 queries, each lane its operand
+    T score_gradients[tiles][blocks_of_queries][16 * 16];
+    struct {
+      unsigned char before[rows * short_keys * 2 - tiles * sizeof(Draws)];
+      Draws draws[tiles];                                 // where the last probabilities go: no longer needed by then
+    };
+  };
+  union Over {
+    T values[rows * D];
+    Weights weights;
+  };
+  struct Beside {
+    T values[rows * D];
+    Weights weights;
+  };
+
   T keys[short_keys * D], queries[short_keys * D];
   union {
     T grads[short_keys * D];
     float partial[Config<D>::warps][short_keys];
   };
-  union Own {
-    T values[rows * D];
-    uint4 probabilities[Config<D>::row_tiles][blocks_of_queries][32];    // of 16 keys x 16 queries, each lane its operand
-    T score_gradients[Config<D>::row_tiles][blocks_of_queries][16 * 16];
-    struct {
-      unsigned char first[rows * short_keys * 2 - Config<D>::row_tiles * sizeof(Draws)];
-      Draws draws[Config<D>::row_tiles];                                 // where the last probabilities go: no longer needed by then
-    };
-  } own[Config<D>::warps];
+  std::conditional_t<Config<D>::operands_in_registers, Over, Beside> own[Config<D>::warps];
   float lse[short_keys], delta[short_keys];
 };
 
@@ -54,17 +63,17 @@ template <class T, int D, bool dropout, int blocks>
 __device__ __forceinline__ void differentiate_keys(const AttentionBackward& p, Memory<T, D>& memory, const Sequence& sequence, int head) {
   constexpr int tiles = Config<D>::row_tiles, warps = Config<D>::warps;
   const int warp = int(threadIdx.x) / 32, lane = lane_of_warp(), key0 = 16 * tiles * warp, keys_left = sequence.nk - key0;
-  auto& own = memory.own[warp];
-  RowOperand<T, D, true> value[tiles];
+  auto& own = memory.own[warp].weights;
+  RowOperand<T, D, Config<D>::operands_in_registers> value[tiles];
 #pragma unroll
-  for (int m = 0; m < tiles; ++m) value[m].set(own.values, 16 * m);
+  for (int m = 0; m < tiles; ++m) value[m].set(memory.own[warp].values, 16 * m);
   __syncwarp();
   {
     const float factor = p.scale * log2_e;
     PhiloxStream stream;
     if constexpr (dropout) stream = random_stream(p.dropout);
     const uint32_t thresholds = threshold_pair(p.dropout.threshold);
-    RowOperand<T, D, true> key[tiles];
+    RowOperand<T, D, Config<D>::operands_in_registers> key[tiles];
 #pragma unroll
     for (int m = 0; m < tiles; ++m) key[m].set(memory.keys, key0 + 16 * m);
 #pragma unroll 1
@@ -187,7 +196,7 @@ __device__ __forceinline__ void differentiate(const AttentionBackward& p, Memory
   for (int block = 0; 16 * block < sequence.nk; ++block) {
     uint32_t ds[tiles][4];
 #pragma unroll
-    for (int m = 0; m < tiles; ++m) load_a_transposed<16>(ds[m], memory.own[block / tiles].score_gradients[block % tiles][tiles * warp + m], 0, 0);
+    for (int m = 0; m < tiles; ++m) load_a_transposed<16>(ds[m], memory.own[block / tiles].weights.score_gradients[block % tiles][tiles * warp + m], 0, 0);
     multiply_rows<T, D>(sum, ds, memory.keys, 16 * block);
   }
 #pragma unroll
@@ -202,8 +211,6 @@ __global__ void __launch_bounds__(Config<D>::threads, Config<D>::blocks) attenti
   ELECTRA_DYNAMIC_SHARED(Memory, shared);
   Memory& memory = *shared;
   const int b = int(blockIdx.x) / p.heads, head = int(blockIdx.x) % p.heads;
-  clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);
-  if (b >= p.batch) return;
   const Sequence sequence(p, b);
   const int queries = sequence.nq <= half_queries ? half_queries : short_keys, warp = int(threadIdx.x) / 32, key0 = Memory::rows * warp;
   load_tile<T, D, threads>(memory.keys, row_pointer<T>(p.k, sequence.first_k, head), p.k.row_stride, sequence.nk, round_up(sequence.nk, Memory::rows), p.dim);
@@ -213,6 +220,7 @@ __global__ void __launch_bounds__(Config<D>::threads, Config<D>::blocks) attenti
   load_tile<T, D, threads>(memory.grads, row_pointer<T>(p.grad, sequence.first_q, head), p.grad.row_stride, sequence.nq, queries, p.dim);
   copy_async_commit();
   for (int i = int(threadIdx.x); i < queries; i += threads) memory.lse[i] = base_2(i < sequence.nq ? p.lse[head * p.rows_q + sequence.first_q + i] : -INFINITY);
+  clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);   // while the copies are on their way
   copy_async_wait<1>();
   __syncthreads();
   if (sequence.nq <= half_queries) differentiate<T, D, dropout, half_queries / 16>(p, memory, sequence, head);

@@ -19,6 +19,7 @@ template <int D> struct ForwardShort {
 // products; 16 where dk of 32 would take 128 registers (D > 64). At D = 64 a block has 81 KiB, two of which just fit an A100.
 template <int D> struct BackwardShort {
   static constexpr int row_tiles = D <= 64 ? 2 : 1;
+  static constexpr bool operands_in_registers = D <= 64;   // of the warp's keys: K and V
   static constexpr int warps = short_keys / (16 * row_tiles), threads = 32 * warps;
   static constexpr int blocks = D <= 64 ? 2 : 1;
 };

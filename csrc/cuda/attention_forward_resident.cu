@@ -49,10 +49,7 @@ __global__ void __launch_bounds__(Config<warps>::threads, Config<warps>::blocks)
   constexpr int threads = Config<warps>::threads, own_rows = 16 * Config<warps>::row_tiles;
   ELECTRA_DYNAMIC_SHARED(T, shared);
   const int b = int(blockIdx.x) / p.heads, head = int(blockIdx.x) % p.heads, warp = int(threadIdx.x) / 32;
-  clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);
-  if (b >= p.batch) return;
   const Sequence sequence(p, b);
-  if (sequence.nq == 0) return;
   const Memory<T, warps> memory(shared, p);
   const int steps = divide_up(sequence.nk, keys_of_step);
   T* own_queries = memory.queries + warp * own_rows * D;
@@ -72,6 +69,7 @@ __global__ void __launch_bounds__(Config<warps>::threads, Config<warps>::blocks)
     load_tile<T, D, threads>(memory.values + key * D, v + key * p.v.row_stride, p.v.row_stride, count, keys_of_step, p.dim);
     copy_async_commit();
   }
+  clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);   // while the copies are on their way
   PhiloxStream stream;
   if constexpr (dropout) stream = random_stream(p.dropout);
   const float factor = exponent_factor(p.scale);

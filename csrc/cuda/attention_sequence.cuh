@@ -9,8 +9,16 @@ struct Sequence {
   int first_q, first_k;   // packed rows
   int nq, nk;
 
-  __device__ __forceinline__ Sequence(const AttentionProblem& p, int b)
-      : first_q(p.cu_seqlens_q[b]), first_k(p.cu_seqlens_k[b]), nq(p.cu_seqlens_q[b + 1] - first_q), nk(p.cu_seqlens_k[b + 1] - first_k) {}
+  // Sequence b, or none if there are not so many.
+  __device__ __forceinline__ Sequence(const AttentionProblem& p, int b) : first_q(0), first_k(0), nq(0), nk(0) {
+    if (b >= p.batch) return;
+    first_q = p.cu_seqlens_q[b];
+    first_k = p.cu_seqlens_k[b];
+    nq = p.cu_seqlens_q[b + 1] - first_q;
+    nk = p.cu_seqlens_k[b + 1] - first_k;
+    // Memory was planned for the bounds. The host cannot check them without waiting for the device; the CPU's boundary does.
+    if (nq < 0 || nk < 0 || nq > p.max_seqlen_q || nk > p.max_seqlen_k || first_q + nq > p.rows_q || first_k + nk > p.rows_k) __trap();
+  }
 
   // Keys that query i sees are those below this.
   __device__ __forceinline__ int visible_keys(int i, bool causal) const { return causal ? max(0, min(nk, i + nk - nq + 1)) : nk; }

@@ -9,13 +9,25 @@
 namespace electra::cuda::bindings {
 namespace {
 
-// [tokens, heads, dim] as the kernels read it: 16 bytes at a time along a contiguous last dimension.
+constexpr int64_t vector = attention_dim_step;   // elements that the kernels read at once: 16 bytes
+
+// [tokens, heads, dim] as the kernels read it: a whole number of vectors along a contiguous last dimension, each at a multiple of 16 bytes. A copy where it is not so;
+// columns of zeros behind the last change no score and no gradient.
 Tensor aligned_rows(const Tensor& t) {
-  const auto whole = [](int64_t elements) { return elements % (16 / 2) == 0; };
-  const bool fits = (t.stride(2) == 1 || t.size(2) == 1) && whole(t.stride(0)) && whole(t.stride(1)) && reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;
+  const int64_t missing = (vector - t.size(2) % vector) % vector;
+  if (missing > 0) {
+    const int64_t columns[2] = {0, missing};
+    return torch::stable::pad(t, columns);
+  }
+  const bool fits = t.stride(2) == 1 && t.stride(0) % vector == 0 && t.stride(1) % vector == 0 && reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16 == 0;
   if (fits) return t;
   // A dense tensor may begin inside an allocation: then only a copy is aligned.
   return t.is_contiguous() ? torch::stable::clone(t) : torch::stable::contiguous(t);
+}
+
+// The first `width` columns of a result.
+Tensor first_columns(Tensor& t, int64_t width) {
+  return t.size(2) == width ? t : torch::stable::contiguous(torch::stable::narrow(t, 2, 0, width));
 }
 
 AttentionRows rows_of(const Tensor& t) { return {t.const_data_ptr(), t.stride(0), t.stride(1)}; }
@@ -32,9 +44,7 @@ struct Inputs {
     ELECTRA_CHECK(k.scalar_type() == q.scalar_type(), "attention: k must have the dtype of q");
     check_same_device(k, q, "attention", "k", "q");
     check_like(v, k, "attention", "v", "k");
-    const int64_t dim = q.size(2);
-    ELECTRA_CHECK(dim >= 1 && dim <= attention_max_dim && dim % attention_dim_step == 0, "attention: the head dimension must be a multiple of ", attention_dim_step,
-                  ", at most ", attention_max_dim, ", on CUDA, got ", dim);
+    ELECTRA_CHECK(q.size(2) >= 1 && q.size(2) <= attention_max_dim, "attention: the head dimension must be 1 to ", attention_max_dim, " on CUDA, got ", q.size(2));
     constexpr int64_t most_rows = std::numeric_limits<int32_t>::max();
     ELECTRA_CHECK(q.size(0) <= most_rows && k.size(0) <= most_rows, "attention: at most ", most_rows, " tokens, got ", q.size(0), " and ", k.size(0));
     ELECTRA_CHECK(q.size(1) <= 65535, "attention: at most 65535 heads, got ", q.size(1));
@@ -86,7 +96,7 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Ten
   call.out = out.mutable_data_ptr();
   call.lse = static_cast<float*>(lse.mutable_data_ptr());
   check_attention(attention_forward(call, device.stream()), "attention", call.dim);
-  return {out, lse};
+  return {first_columns(out, q.size(2)), lse};
 }
 
 std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& grad_, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out_, const Tensor& lse_,
@@ -113,7 +123,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& grad_, const
   call.dv = dv.mutable_data_ptr();
   call.delta = static_cast<float*>(delta.mutable_data_ptr());
   check_attention(attention_backward(call, device.stream()), "attention_backward", call.dim);
-  return {dq, dk, dv};
+  return {first_columns(dq, q.size(2)), first_columns(dk, q.size(2)), first_columns(dv, q.size(2))};
 }
 
 }  // namespace
