@@ -72,7 +72,7 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
         "queries and keys stay in shared memory, which leaves registers for 64 keys", 128, 64, num_warps=8, num_stages=2
     ),
     ("attention_forward", "gfx942", "128"): Configuration("as at 64, in 20 KB of shared memory", 64, 32, num_stages=2),
-    ("attention_forward", ANY, "float32 64"): Configuration(_FLOAT32, 32, 16),
+    ("attention_forward", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8),
     ("attention_forward", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
     ("attention_backward_queries", ANY, "64"): Configuration(
         "three programs at a time of 168 registers; 64 keys would spill", 64, 32, num_stages=2
@@ -84,7 +84,7 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
     ("attention_backward_queries", "sm_90", "128"): Configuration(
         "128 queries over eight warps: with four, 64 spill", 128, 64, num_warps=8, num_stages=2
     ),
-    ("attention_backward_queries", ANY, "float32 64"): Configuration(_FLOAT32, 16, 16),
+    ("attention_backward_queries", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8),
     ("attention_backward_queries", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
     ("attention_backward_keys", ANY, "64"): Configuration(
         "keys and values stay in registers as operands, in each warp: 32 of them leave room", 64, 32, num_stages=2
@@ -100,7 +100,7 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
         "128 queries at a time over eight warps; a second stage would not fit beside the sums", 128, 64, num_warps=8
     ),
     ("attention_backward_keys", "gfx942", "128"): Configuration("as at 64", 64, 32),
-    ("attention_backward_keys", ANY, "float32 64"): Configuration(_FLOAT32, 16, 16),
+    ("attention_backward_keys", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8),
     ("attention_backward_keys", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
     ("column_sums", ANY, ANY): Configuration(
         "at most 512 rows to add: a tile of 16 x 64 keeps 12 programs busy at 768 columns, in few steps", 16, 64
@@ -114,6 +114,9 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
     ),
     ("gelu_forward", ANY, ANY): Configuration(_STREAM, 8, 256),
     ("gelu_backward", ANY, ANY): Configuration(_STREAM, 8, 256),
+    ("integers", ANY, ANY): Configuration(
+        "mask_tokens and replace_tokens: a few integers a token; a sequence of 512 in one step", block_n=512
+    ),
     ("layer_norm_forward", ANY, ANY): Configuration("a row a warp: no sum leaves a warp", 4),
     ("layer_norm_backward", ANY, ANY): Configuration("a row a warp: no sum over a row leaves it", 4),
     ("layer_norm_backward", ANY, "wide"): Configuration(

@@ -1,0 +1,128 @@
+"""Attention over packed sequences: launchers of the kernels in attention_forward.py and attention_backward.py.
+
+One launch forward, two backward, whose grids follow from the tensors' shapes alone (attention_tiles.py), so that the
+bounds of the sequences' lengths in the schema are not needed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import configurations
+from .attention_backward import key_kernel, query_kernel
+from .attention_forward import forward_kernel
+from .attention_tiles import LOG2_E, columns_of_thread, tiles
+from .configurations import Configuration
+from .launch import on, power_of_two
+from .random import dropout_arguments
+
+WIDEST = 128
+
+
+def _tile_width(q: Tensor) -> int:
+    if q.shape[2] > WIDEST:
+        raise ValueError(
+            f"attention: q must have a head dimension of at most {WIDEST} for Triton kernels, got {q.shape[2]}; "
+            "use_backend('reference') takes any"
+        )
+    return power_of_two(q.shape[2], 16)
+
+
+def _configuration(kernel: str, q: Tensor) -> Configuration:
+    """By head dimension, up to 64 or more; and apart for float32, whose products do not run on tensor cores."""
+    shape = "64" if q.shape[2] <= 64 else "128"
+    return configurations.configuration(kernel, q.device, f"float32 {shape}" if q.dtype == torch.float32 else shape)
+
+
+def _rows_contiguous(*tensors: Tensor) -> list[Tensor]:
+    return [x if x.stride(2) == 1 else x.contiguous() for x in tensors]
+
+
+def _strides(*tensors: Tensor) -> list[int]:
+    """Of rows and heads."""
+    return [stride for x in tensors for stride in x.stride()[:2]]
+
+
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    scale: float,
+    causal: bool,
+    dropout_p: float,
+    rng: Tensor | None,
+    site: int,
+) -> tuple[Tensor, Tensor]:
+    """out ``[Tq, H, D]`` and lse ``[H, Tq]`` float32, -inf for rows that see no key."""
+    width = _tile_width(q)
+    total, heads, dim = q.shape
+    batch = cu_seqlens_q.shape[0] - 1
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    lse = torch.empty((heads, total), dtype=torch.float32, device=q.device)
+    if out.numel() == 0:
+        return out, lse.fill_(float("-inf"))
+    q, k, v = _rows_contiguous(q, k, v)
+    if scale < 0.0:  # the kernel takes the largest score before it scales
+        q, scale = -q, -scale
+    scale = max(scale, 1e-37)  # a hidden key's score is scale times -inf
+    threshold, keep_scale = dropout_arguments(dropout_p)
+    c = _configuration("attention_forward", q)
+    with on(q.device):
+        forward_kernel[(tiles(total, batch, c.block_m), heads)](
+            q, k, v, cu_seqlens_q, cu_seqlens_k, rng, out, lse, total, batch, scale * LOG2_E.value, keep_scale,
+            threshold, site, *_strides(q, k, v), DIM=dim, WIDTH=width, CAUSAL=causal, DROPOUT=dropout_p > 0.0,
+            BLOCK_Q=c.block_m, BLOCK_K=c.block_n, **columns_of_thread(q.device), **c.options,
+        )  # fmt: skip
+    return out, lse
+
+
+def backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    scale: float,
+    causal: bool,
+    dropout_p: float,
+    rng: Tensor | None,
+    site: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dq ``[Tq, H, D]``, dk and dv ``[Tk, H, D]``, from what forward returned; bit-equal from run to run."""
+    width = _tile_width(q)
+    total_q, heads, dim = q.shape
+    total_k, batch = k.shape[0], cu_seqlens_q.shape[0] - 1
+    dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    dk, dv = (torch.empty(k.shape, dtype=k.dtype, device=k.device) for _ in range(2))
+    delta = torch.empty((heads, total_q), dtype=torch.float32, device=q.device)
+    grad, q, k, v = _rows_contiguous(grad, q, k, v)
+    threshold, keep_scale = dropout_arguments(dropout_p)
+    strides = _strides(grad, q, k, v)
+    shared = (scale, keep_scale, threshold, site, *strides)
+    constants = {
+        "DIM": dim, "WIDTH": width, "CAUSAL": causal, "DROPOUT": dropout_p > 0.0, **columns_of_thread(q.device),
+    }  # fmt: skip
+    with on(q.device):
+        if dq.numel() > 0:
+            c = _configuration("attention_backward_queries", q)
+            query_kernel[(tiles(total_q, batch, c.block_m), heads)](
+                grad, q, k, v, out.contiguous(), lse, cu_seqlens_q, cu_seqlens_k, rng, dq, delta, total_q, batch,
+                *shared, **constants, BLOCK_Q=c.block_m, BLOCK_K=c.block_n, **c.options,
+            )  # fmt: skip
+        if dk.numel() > 0:
+            c = _configuration("attention_backward_keys", q)
+            key_kernel[(tiles(total_k, batch, c.block_n), heads)](
+                grad, q, k, v, lse, delta, cu_seqlens_q, cu_seqlens_k, rng, dk, dv, total_q, total_k, batch,
+                *shared, **constants, BLOCK_Q=c.block_m, BLOCK_K=c.block_n, **c.options,
+            )  # fmt: skip
+    return dq, dk, dv
