@@ -2,6 +2,7 @@
 #
 #   make demo      set up, then pretrain a small ELECTRA on text that is already there (about five minutes on two cores)
 #   make test      set up, then run the tests, and the Triton kernels in Triton's interpreter
+#   make test-emulated   the tests of the ops once more, with the CUDA kernels in place of the CPU's, in the emulator of tests/cuda (g++, CUDA headers)
 #
 # On a machine with a GPU, with what its PYTHON has (torch with CUDA, nvcc, cmake, ninja, scikit-build-core, pybind11, pytest), no network:
 #
@@ -20,7 +21,7 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc electra_fast -type f -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
-.PHONY: help install develop demo test bench gpu-acceptance sanitize lint format wheel clean
+.PHONY: help install develop demo test test-emulated bench gpu-acceptance sanitize lint format wheel clean
 
 help:
 	@sed -n '/^#  /s/^#  //p' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ demo: install
 test: install
 	$(BIN)/pytest -n 2 --cov --cov-report=$(if $(ARGS),term) $(ARGS)
 	$(if $(ARGS),,TRITON_INTERPRET=1 $(BIN)/pytest -n 2 --cov --cov-append --cov-report=term --cov-fail-under=90 tests/triton_kernels)
+
+test-emulated: install
+	ELECTRA_TEST_EMULATED=1 $(BIN)/pytest -n 2 tests/ops -k emulated $(ARGS)
 
 bench: install
 	$(BIN)/python benchmarks/bench_training_step.py $(ARGS)

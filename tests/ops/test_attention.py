@@ -220,8 +220,8 @@ def test_gradcheck(backend, causal, dropout) -> None:
 
 
 @pytest.mark.parametrize("dropout", [False, True])
-def test_opcheck(native_op, native_backward, dropout) -> None:
-    q, k, v = (x.requires_grad_() for x in make(9, 9, 2, 16).values())
+def test_opcheck(native_op, native_backward, native_dtype, dropout) -> None:
+    q, k, v = (x.requires_grad_() for x in make(9, 9, 2, 16, native_dtype).values())
     cu = boundaries([4, 0, 3])
     rest = (cu, cu, 9, 9, 0.25, False, *((0.1, OPTIONS["rng"], 3) if dropout else (0.0, None, 0)))
     torch.library.opcheck(native_op, (q, k, v, *rest))

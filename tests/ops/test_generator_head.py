@@ -283,8 +283,8 @@ def test_gradcheck(backend) -> None:
     )
 
 
-def test_opcheck(native_op, native_backward) -> None:
-    inputs = make(9, 16, 67)
+def test_opcheck(native_op, native_backward, native_dtype) -> None:
+    inputs = make(9, 16, 67, native_dtype)
     rest = (0.8, True, rng.make(1), 2)
     *_, lse = native_op(*inputs.values(), *rest)
     torch.library.opcheck(
