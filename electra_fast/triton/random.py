@@ -44,7 +44,8 @@ def words(seed, step, site, row, block):
 @triton.jit
 def word_at(seed, step, site, row, index, first_block):
     """Word ``index % 4`` of block ``first_block + index // 4`` (index >= 0), one uint32 for each index."""
-    w0, w1, w2, w3 = words(seed, step, site, row, first_block + index // 4)
+    block = tl.cast(first_block, tl.uint32) + tl.cast(index // 4, tl.uint32)  # 2^31 is no int32
+    w0, w1, w2, w3 = words(seed, step, site, row, block)
     place = index % 4
     return tl.where(place < 2, tl.where(place == 0, w0, w1), tl.where(place == 2, w2, w3))
 
