@@ -66,10 +66,10 @@ class DeviceScope {
 
 inline void check_launch(cudaError_t error, const char* op) {
 #ifdef ELECTRA_EMULATION
-  ELECTRA_CHECK(error == cudaSuccess, op, ": ", emulation::take_error());
-#else
-  ELECTRA_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorName(error), ": ", cudaGetErrorString(error));
+  const std::string fault = emulation::take_error();
+  ELECTRA_CHECK(fault.empty(), op, ": ", fault);
 #endif
+  ELECTRA_CHECK(error == cudaSuccess, op, ": ", cudaGetErrorName(error), ": ", cudaGetErrorString(error));
 }
 
 inline std::string shape_string(const Tensor& t) {
