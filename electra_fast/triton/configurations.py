@@ -102,6 +102,7 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
     ("attention_backward_keys", "gfx942", "128"): Configuration("as at 64", 64, 32),
     ("attention_backward_keys", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8),
     ("attention_backward_keys", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
+    ("adam", ANY, ANY): Configuration("two accesses of 16 bytes a thread to each of four arrays", block_n=1024),
     ("column_sums", ANY, ANY): Configuration(
         "at most 512 rows to add: a tile of 16 x 64 keeps 12 programs busy at 768 columns, in few steps", 16, 64
     ),
