@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 import electra_fast
+from electra_fast.ops import native
 from electra_fast.ops.backend import backends
 
 _PACKAGES = (
@@ -94,6 +95,7 @@ def _native() -> dict[str, str]:
         "instruction sets built": ", ".join(info["instruction_sets"].split()),
         "instruction set of this machine": info["hardware_capability"],
         "instruction set in use": info["capability"] + (f" (ELECTRA_CPU_CAPABILITY={wish})" if wish else ""),
+        "CUDA kernels": native.cuda_error or "loaded",
     }
 
 
