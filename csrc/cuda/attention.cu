@@ -16,6 +16,7 @@ template <class Problem> struct Class {
 template <int64_t bound> bool within(const AttentionProblem& p) { return !p.causal && p.max_seqlen_q <= bound && p.max_seqlen_k <= bound; }
 
 template <class Problem> bool is_short(const Problem& p) { return within<attention_config::short_keys>(p); }
+template <class Problem> bool is_short_and_narrow(const Problem& p) { return is_short(p) && p.dim <= backward_short_dim; }
 
 template <class Problem> bool is_resident(const Problem& p) {
   return within<attention_config::resident_keys>(p) && p.dim > attention_config::resident_dim / 2 && p.dim <= attention_config::resident_dim;
@@ -30,7 +31,7 @@ constexpr Class<AttentionForward> forward_classes[] = {
 };
 
 constexpr Class<AttentionBackward> backward_classes[] = {
-    {"short", is_short, backward_short_shared, launch_backward_short},
+    {"short", is_short_and_narrow, backward_short_shared, launch_backward_short},
     {"resident", is_resident, backward_resident_shared, launch_backward_resident},
     {"streaming", any, backward_streaming_shared, launch_backward_streaming},
 };

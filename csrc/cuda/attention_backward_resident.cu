@@ -71,9 +71,9 @@ template <class T, bool dropout> __global__ void __launch_bounds__(Config::threa
   using Memory = Memory<T>;
   ELECTRA_DYNAMIC_SHARED(Memory, memory);
   const int b = int(blockIdx.x) / p.heads, head = int(blockIdx.x) % p.heads, thread = int(threadIdx.x), warp = thread / 32;
-  clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);
   const Sequence sequence(p, b);
-  if (sequence.nk == 0) clear_rows<T>(p.dq, p.heads, head, p.dim, sequence.first_q, sequence.first_q + sequence.nq, 0, 1);
+  if (sequence.nq == 0 || sequence.nk == 0) clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);
+  if (sequence.nk == 0) return clear_rows<T>(p.dq, p.heads, head, p.dim, sequence.first_q, sequence.first_q + sequence.nq, 0, 1);
   const int queries = round_up(int(p.max_seqlen_q), step_queries);
   float *lse = memory->lse(), *delta = memory->delta(queries);
   float4* sums = memory->sums(queries) + thread;
@@ -81,8 +81,8 @@ template <class T, bool dropout> __global__ void __launch_bounds__(Config::threa
   if constexpr (dropout) stream = random_stream(p.dropout);
   const auto load = [&](int query, int stage) {
     const int count = sequence.nq - query;
-    load_tile<T, D, threads>(memory->stage[stage].queries, row_pointer<T>(p.q, sequence.first_q + query, head), p.q.row_stride, count, step_queries, p.dim);
-    load_tile<T, D, threads>(memory->stage[stage].grads, row_pointer<T>(p.grad, sequence.first_q + query, head), p.grad.row_stride, count, step_queries, p.dim);
+    load_tile<T, D, threads, step_queries>(memory->stage[stage].queries, row_pointer<T>(p.q, sequence.first_q + query, head), p.q.row_stride, count, p.dim);
+    load_tile<T, D, threads, step_queries>(memory->stage[stage].grads, row_pointer<T>(p.grad, sequence.first_q + query, head), p.grad.row_stride, count, p.dim);
     copy_async_commit();
   };
 
@@ -97,10 +97,17 @@ template <class T, bool dropout> __global__ void __launch_bounds__(Config::threa
     Statistics<T> next;
     if (!first) __syncthreads();   // everybody has read the last keys
     if (sequence.nq > 0) {
-      load_tile<T, D, threads>(memory->keys, row_pointer<T>(p.k, sequence.first_k + key0, head), p.k.row_stride, keys, block_keys, p.dim);
-      load_tile<T, D, threads>(memory->values, row_pointer<T>(p.v, sequence.first_k + key0, head), p.v.row_stride, keys, block_keys, p.dim);
+      load_tile<T, D, threads, block_keys>(memory->keys, row_pointer<T>(p.k, sequence.first_k + key0, head), p.k.row_stride, keys, p.dim);
+      load_tile<T, D, threads, block_keys>(memory->values, row_pointer<T>(p.v, sequence.first_k + key0, head), p.v.row_stride, keys, p.dim);
+      copy_async_commit();
       load(0, 0);
-      if (first) next.read(p, sequence, head, 0);
+      if (first) {
+        next.read(p, sequence, head, 0);
+        clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);   // while the copies are on their way
+      }
+      copy_async_wait<1>();
+      __syncthreads();
+      own.start(memory->keys, memory->values, own_key);
     }
 #pragma unroll 1
     for (int query = 0, stage = 0; query < sequence.nq; query += step_queries, stage ^= 1) {
@@ -111,7 +118,6 @@ template <class T, bool dropout> __global__ void __launch_bounds__(Config::threa
         load(query + step_queries, stage ^ 1);
         if (first) next.read(p, sequence, head, query + step_queries);
       }
-      if (query == 0) own.start(memory->keys, memory->values, own_key);
       const auto& now = memory->stage[stage];
       if (active) own.step(now.queries, now.grads, lse + query, delta + query, query, sequence.nq - query, at, stream, memory->draws[warp], memory->score_gradients, own_key);
       __syncthreads();   // dS is there

@@ -212,14 +212,16 @@ __global__ void __launch_bounds__(Config<D>::threads, Config<D>::blocks) attenti
   Memory& memory = *shared;
   const int b = int(blockIdx.x) / p.heads, head = int(blockIdx.x) % p.heads;
   const Sequence sequence(p, b);
-  const int queries = sequence.nq <= half_queries ? half_queries : short_keys, warp = int(threadIdx.x) / 32, key0 = Memory::rows * warp;
-  load_tile<T, D, threads>(memory.keys, row_pointer<T>(p.k, sequence.first_k, head), p.k.row_stride, sequence.nk, round_up(sequence.nk, Memory::rows), p.dim);
-  load_tile<T, D, threads>(memory.queries, row_pointer<T>(p.q, sequence.first_q, head), p.q.row_stride, sequence.nq, queries, p.dim);
-  load_tile<T, D, 32>(memory.own[warp].values, row_pointer<T>(p.v, sequence.first_k + key0, head), p.v.row_stride, sequence.nk - key0, Memory::rows, p.dim, lane_of_warp());
+  const int warp = int(threadIdx.x) / 32, key0 = Memory::rows * warp;
+  load_halves<T, D, threads>(memory.keys, row_pointer<T>(p.k, sequence.first_k, head), p.k.row_stride, sequence.nk, p.dim);
+  load_halves<T, D, threads>(memory.queries, row_pointer<T>(p.q, sequence.first_q, head), p.q.row_stride, sequence.nq, p.dim);
+  load_tile<T, D, 32, Memory::rows>(memory.own[warp].values, row_pointer<T>(p.v, sequence.first_k + key0, head), p.v.row_stride, sequence.nk - key0, p.dim, lane_of_warp());
   copy_async_commit();
-  load_tile<T, D, threads>(memory.grads, row_pointer<T>(p.grad, sequence.first_q, head), p.grad.row_stride, sequence.nq, queries, p.dim);
+  load_halves<T, D, threads>(memory.grads, row_pointer<T>(p.grad, sequence.first_q, head), p.grad.row_stride, sequence.nq, p.dim);
   copy_async_commit();
-  for (int i = int(threadIdx.x); i < queries; i += threads) memory.lse[i] = base_2(i < sequence.nq ? p.lse[head * p.rows_q + sequence.first_q + i] : -INFINITY);
+#pragma unroll
+  for (int i = int(threadIdx.x); i < short_keys; i += threads)
+    memory.lse[i] = base_2(i < sequence.nq ? p.lse[head * p.rows_q + sequence.first_q + i] : -INFINITY);
   clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);   // while the copies are on their way
   copy_async_wait<1>();
   __syncthreads();
@@ -235,7 +237,7 @@ int64_t backward_short_shared(const AttentionBackward& p) {
 
 cudaError_t launch_backward_short(const AttentionBackward& p, cudaStream_t stream) {
   return dispatch_attention(p, [&](auto type, auto dim, auto dropout) {
-    constexpr int D = decltype(dim)::value;
+    constexpr int D = decltype(dim)::value < backward_short_dim ? decltype(dim)::value : backward_short_dim;   // wider heads are not taken
     return ELECTRA_LAUNCH((attention_backward_short<typename decltype(type)::type, D, decltype(dropout)::value>), dim3(blocks_of_heads(p)), dim3(Config<D>::threads),
                           backward_short_shared(p), stream, p);
   });

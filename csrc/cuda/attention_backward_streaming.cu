@@ -46,12 +46,10 @@ __global__ void __launch_bounds__(QueriesConfig<D>::threads, QueriesConfig<D>::b
   using Memory = QueriesMemory<T, D, dropout>;
   ELECTRA_DYNAMIC_SHARED(Memory, memory);
   const int head = int(blockIdx.y), warp = int(threadIdx.x) / 32, lane = lane_of_warp(), group = lane >> 2, t = lane & 3;
-  clear_rows<T>(p.dq, p.heads, head, p.dim, p.cu_seqlens_q[p.batch], p.rows_q, int(blockIdx.x), int(gridDim.x));
   const TileOfSequence tile(p.cu_seqlens_q, p.batch, block_queries, int(blockIdx.x));
-  if (tile.sequence < 0) return;
   const Sequence sequence(p, tile.sequence);
   const int row0 = tile.tile * block_queries;
-  if (row0 >= sequence.nq) return;
+  if (row0 >= sequence.nq) return clear_queries<T>(p, head, int(blockIdx.x), int(gridDim.x));
   const int rows = min(block_queries, sequence.nq - row0), own_row = 16 * tiles * warp;
   const int keys = sequence.visible_keys(row0 + rows - 1, p.causal);
   const bool active = own_row < rows;
@@ -59,17 +57,19 @@ __global__ void __launch_bounds__(QueriesConfig<D>::threads, QueriesConfig<D>::b
   if constexpr (dropout) stream = random_stream(p.dropout);
 
   const auto load = [&](int key, int stage) {
-    const int count = min(keys_of_step, sequence.nk - key);
-    load_tile<T, D, threads>(memory->stage[stage].keys, row_pointer<T>(p.k, sequence.first_k + key, head), p.k.row_stride, count, keys_of_step, p.dim);
-    load_tile<T, D, threads>(memory->stage[stage].values, row_pointer<T>(p.v, sequence.first_k + key, head), p.v.row_stride, count, keys_of_step, p.dim);
+    const int count = sequence.nk - key;
+    load_tile<T, D, threads, keys_of_step>(memory->stage[stage].keys, row_pointer<T>(p.k, sequence.first_k + key, head), p.k.row_stride, count, p.dim);
+    load_tile<T, D, threads, keys_of_step>(memory->stage[stage].values, row_pointer<T>(p.v, sequence.first_k + key, head), p.v.row_stride, count, p.dim);
     copy_async_commit();
   };
   const AttentionRows out = {p.out, int64_t(p.heads) * p.dim, p.dim};
-  load_tile<T, D, threads>(memory->queries, row_pointer<T>(p.q, sequence.first_q + row0, head), p.q.row_stride, rows, block_queries, p.dim);
-  load_tile<T, D, threads>(memory->grads, row_pointer<T>(p.grad, sequence.first_q + row0, head), p.grad.row_stride, rows, block_queries, p.dim);
-  load_tile<T, D, threads>(memory->out, row_pointer<T>(out, sequence.first_q + row0, head), out.row_stride, rows, block_queries, p.dim);
+  load_tile<T, D, threads, block_queries>(memory->grads, row_pointer<T>(p.grad, sequence.first_q + row0, head), p.grad.row_stride, rows, p.dim);
+  load_tile<T, D, threads, block_queries>(memory->out, row_pointer<T>(out, sequence.first_q + row0, head), out.row_stride, rows, p.dim);
+  load_tile<T, D, threads, block_queries>(memory->queries, row_pointer<T>(p.q, sequence.first_q + row0, head), p.q.row_stride, rows, p.dim);
+  copy_async_commit();
   load(0, 0);
-  copy_async_wait<0>();
+  clear_queries<T>(p, head, int(blockIdx.x), int(gridDim.x));   // while the copies are on their way
+  copy_async_wait<1>();
   __syncthreads();
 
   RowOperand<T, D, false> query[tiles], grad[tiles];
@@ -160,13 +160,10 @@ __global__ void __launch_bounds__(KeysConfig<D>::threads, KeysConfig<D>::blocks)
   using Memory = KeysMemory<T, D, dropout>;
   ELECTRA_DYNAMIC_SHARED(Memory, memory);
   const int head = int(blockIdx.y), warp = int(threadIdx.x) / 32, thread = int(threadIdx.x);
-  clear_rows<T>(p.dk, p.heads, head, p.dim, p.cu_seqlens_k[p.batch], p.rows_k, int(blockIdx.x), int(gridDim.x));
-  clear_rows<T>(p.dv, p.heads, head, p.dim, p.cu_seqlens_k[p.batch], p.rows_k, int(blockIdx.x), int(gridDim.x));
   const TileOfSequence tile(p.cu_seqlens_k, p.batch, block_keys, int(blockIdx.x));
-  if (tile.sequence < 0) return;
   const Sequence sequence(p, tile.sequence);
   const int key0 = tile.tile * block_keys;
-  if (key0 >= sequence.nk) return;
+  if (key0 >= sequence.nk) return clear_keys<T>(p, head, int(blockIdx.x), int(gridDim.x));
   const int keys = min(block_keys, sequence.nk - key0), own_key = 16 * warp;
   // The first query that sees the first of these keys, if not all do.
   const int first = p.causal ? max(0, key0 - (sequence.nk - sequence.nq)) / step_queries * step_queries : 0;
@@ -175,9 +172,9 @@ __global__ void __launch_bounds__(KeysConfig<D>::threads, KeysConfig<D>::blocks)
 
   float next_lse = 0.f, next_delta = 0.f;   // of one query of the next tile: read early, written to shared memory late
   const auto load = [&](int query, int stage) {
-    const int count = min(step_queries, sequence.nq - query);
-    load_tile<T, D, threads>(memory->stage[stage].queries, row_pointer<T>(p.q, sequence.first_q + query, head), p.q.row_stride, count, step_queries, p.dim);
-    load_tile<T, D, threads>(memory->stage[stage].grads, row_pointer<T>(p.grad, sequence.first_q + query, head), p.grad.row_stride, count, step_queries, p.dim);
+    const int count = sequence.nq - query;
+    load_tile<T, D, threads, step_queries>(memory->stage[stage].queries, row_pointer<T>(p.q, sequence.first_q + query, head), p.q.row_stride, count, p.dim);
+    load_tile<T, D, threads, step_queries>(memory->stage[stage].grads, row_pointer<T>(p.grad, sequence.first_q + query, head), p.grad.row_stride, count, p.dim);
     copy_async_commit();
     if (thread < step_queries) {
       const int64_t place = head * p.rows_q + sequence.first_q + query + thread;
@@ -185,14 +182,19 @@ __global__ void __launch_bounds__(KeysConfig<D>::threads, KeysConfig<D>::blocks)
       next_delta = thread < count ? p.delta[place] : 0.f;
     }
   };
-  load_tile<T, D, threads>(memory->keys, row_pointer<T>(p.k, sequence.first_k + key0, head), p.k.row_stride, keys, block_keys, p.dim);
-  load_tile<T, D, threads>(memory->values, row_pointer<T>(p.v, sequence.first_k + key0, head), p.v.row_stride, keys, block_keys, p.dim);
+  load_tile<T, D, threads, block_keys>(memory->keys, row_pointer<T>(p.k, sequence.first_k + key0, head), p.k.row_stride, keys, p.dim);
+  load_tile<T, D, threads, block_keys>(memory->values, row_pointer<T>(p.v, sequence.first_k + key0, head), p.v.row_stride, keys, p.dim);
+  copy_async_commit();
   load(first, 0);
+  clear_keys<T>(p, head, int(blockIdx.x), int(gridDim.x));   // while the copies are on their way
 
   const bool active = own_key < keys;
   const typename KeyRows<T, D, dropout>::Place at = {p, sequence, head, key0 + own_key};
   KeyRows<T, D, dropout> own;
   own.clear();
+  copy_async_wait<1>();
+  __syncthreads();
+  own.start(memory->keys, memory->values, own_key);
 #pragma unroll 1
   for (int query = first, stage = 0; query < sequence.nq; query += step_queries, stage ^= 1) {
     if (thread < step_queries) {
@@ -202,7 +204,6 @@ __global__ void __launch_bounds__(KeysConfig<D>::threads, KeysConfig<D>::blocks)
     copy_async_wait<0>();
     __syncthreads();   // this stage is there for all, and nobody reads the other any more
     if (query + step_queries < sequence.nq) load(query + step_queries, stage ^ 1);
-    if (query == first) own.start(memory->keys, memory->values, own_key);
     const auto& now = memory->stage[stage];
     if (active) own.step(now.queries, now.grads, now.lse, now.delta, query, sequence.nq - query, at, stream, memory->draws[dropout ? warp : 0], static_cast<T*>(nullptr), 0);
   }

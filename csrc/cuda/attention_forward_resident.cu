@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(Config<warps>::threads, Config<warps>::blocks)
   T* own_queries = memory.queries + warp * own_rows * D;
   const auto load_queries = [&](int row) {
     const T* q = row_pointer<T>(p.q, sequence.first_q + row, head);
-    load_tile<T, D, 32>(own_queries, q, p.q.row_stride, sequence.nq - row, own_rows, p.dim, lane_of_warp());
+    load_tile<T, D, 32, own_rows>(own_queries, q, p.q.row_stride, sequence.nq - row, p.dim, lane_of_warp());
     copy_async_commit();
   };
 
@@ -65,8 +65,8 @@ __global__ void __launch_bounds__(Config<warps>::threads, Config<warps>::blocks)
 #pragma unroll 1
   for (int i = 0; i < steps; ++i) {
     const int key = i * keys_of_step, count = sequence.nk - key;
-    load_tile<T, D, threads>(memory.keys + key * D, k + key * p.k.row_stride, p.k.row_stride, count, keys_of_step, p.dim);
-    load_tile<T, D, threads>(memory.values + key * D, v + key * p.v.row_stride, p.v.row_stride, count, keys_of_step, p.dim);
+    load_tile<T, D, threads, keys_of_step>(memory.keys + key * D, k + key * p.k.row_stride, p.k.row_stride, count, p.dim);
+    load_tile<T, D, threads, keys_of_step>(memory.values + key * D, v + key * p.v.row_stride, p.v.row_stride, count, p.dim);
     copy_async_commit();
   }
   clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);   // while the copies are on their way

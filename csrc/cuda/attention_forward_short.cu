@@ -137,11 +137,10 @@ __global__ void __launch_bounds__(Config<D>::threads, Config<D>::blocks) attenti
   Memory& memory = *shared;
   const int b = int(blockIdx.x) / p.heads, head = int(blockIdx.x) % p.heads;
   const Sequence sequence(p, b);
-  const int keys = sequence.nk <= half_keys ? half_keys : short_keys;
-  load_tile<T, D, threads>(memory.queries, row_pointer<T>(p.q, sequence.first_q, head), p.q.row_stride, sequence.nq, round_up(sequence.nq, 16), p.dim);
-  load_tile<T, D, threads>(memory.keys, row_pointer<T>(p.k, sequence.first_k, head), p.k.row_stride, sequence.nk, keys, p.dim);
+  load_halves<T, D, threads>(memory.queries, row_pointer<T>(p.q, sequence.first_q, head), p.q.row_stride, sequence.nq, p.dim);
+  load_halves<T, D, threads>(memory.keys, row_pointer<T>(p.k, sequence.first_k, head), p.k.row_stride, sequence.nk, p.dim);
   copy_async_commit();
-  load_tile<T, D, threads>(memory.values, row_pointer<T>(p.v, sequence.first_k, head), p.v.row_stride, sequence.nk, keys, p.dim);
+  load_halves<T, D, threads>(memory.values, row_pointer<T>(p.v, sequence.first_k, head), p.v.row_stride, sequence.nk, p.dim);
   copy_async_commit();
   clear_padding<T>(p, head, b, int(gridDim.x) / p.heads);   // while the copies are on their way
   if (sequence.nq == 0) return;

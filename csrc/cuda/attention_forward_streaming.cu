@@ -25,37 +25,40 @@ __global__ void __launch_bounds__(Config<D>::threads, Config<D>::blocks) attenti
   using Memory = Memory<T, D, dropout>;
   ELECTRA_DYNAMIC_SHARED(Memory, memory);
   const int head = int(blockIdx.y), warp = int(threadIdx.x) / 32;
-  clear_padding<T>(p, head, int(blockIdx.x), int(gridDim.x));
   const TileOfSequence tile(p.cu_seqlens_q, p.batch, block_queries, int(blockIdx.x));
-  if (tile.sequence < 0) return;
   const Sequence sequence(p, tile.sequence);
   const int row0 = tile.tile * block_queries;
-  if (row0 >= sequence.nq) return;
+  if (row0 >= sequence.nq) return clear_padding<T>(p, head, int(blockIdx.x), int(gridDim.x));
   const int rows = min(block_queries, sequence.nq - row0);
   const int keys = sequence.visible_keys(row0 + rows - 1, p.causal);   // of the last query: the most any here sees
 
   const auto load = [&](int key, int stage) {
-    const int count = min(keys_of_step, sequence.nk - key);
-    load_tile<T, D, threads>(memory->keys[stage], row_pointer<T>(p.k, sequence.first_k + key, head), p.k.row_stride, count, keys_of_step, p.dim);
-    load_tile<T, D, threads>(memory->values[stage], row_pointer<T>(p.v, sequence.first_k + key, head), p.v.row_stride, count, keys_of_step, p.dim);
+    const int count = sequence.nk - key;
+    load_tile<T, D, threads, keys_of_step>(memory->keys[stage], row_pointer<T>(p.k, sequence.first_k + key, head), p.k.row_stride, count, p.dim);
+    load_tile<T, D, threads, keys_of_step>(memory->values[stage], row_pointer<T>(p.v, sequence.first_k + key, head), p.v.row_stride, count, p.dim);
     copy_async_commit();
   };
-  load_tile<T, D, threads>(memory->queries, row_pointer<T>(p.q, sequence.first_q + row0, head), p.q.row_stride, rows, block_queries, p.dim);
+  load_tile<T, D, threads, block_queries>(memory->queries, row_pointer<T>(p.q, sequence.first_q + row0, head), p.q.row_stride, rows, p.dim);
+  copy_async_commit();
   load(0, 0);
+  clear_padding<T>(p, head, int(blockIdx.x), int(gridDim.x));   // while the copies are on their way
   PhiloxStream stream;
   if constexpr (dropout) stream = random_stream(p.dropout);
   const float factor = exponent_factor(p.scale);
   const int own_row = 16 * Config<D>::row_tiles * warp;   // in the tile
   const bool active = own_row < rows;
-  Rows<T, D, dropout> own;
   auto& draws = memory->draws[dropout ? warp : 0];
-  for (int key = 0, stage = 0; key < keys || key == 0; key += keys_of_step, stage ^= 1) {
+  copy_async_wait<1>();
+  __syncthreads();
+  Rows<T, D, dropout> own;
+  own.start(memory->queries, own_row, p.scale);
+#pragma unroll 1
+  for (int key = 0, stage = 0; key < keys; key += keys_of_step, stage ^= 1) {
     const typename Rows<T, D, dropout>::Place at = {p, sequence, head, row0 + own_row, key};
     if (active) own.draw(draws, at, stream);
     copy_async_wait<0>();
     __syncthreads();   // these tiles are there for all, and nobody computes with the others any more
     if (key + keys_of_step < keys) load(key + keys_of_step, stage ^ 1);
-    if (key == 0) own.start(memory->queries, own_row, p.scale);
     if (active) own.step(memory->keys[stage], memory->values[stage], at, factor, draws);
   }
   if (active) own.finish({p, sequence, head, row0 + own_row, 0});

@@ -14,6 +14,9 @@ cudaError_t launch_backward_short(const AttentionBackward& p, cudaStream_t strea
 cudaError_t launch_backward_resident(const AttentionBackward& p, cudaStream_t stream);
 cudaError_t launch_backward_streaming(const AttentionBackward& p, cudaStream_t stream);
 
+// The widest head of the one-kernel backward: at 128 it needs more than the 255 registers of a thread.
+inline constexpr int backward_short_dim = 96;
+
 // Bytes of shared memory that a block of each would take.
 int64_t forward_short_shared(const AttentionForward& p);
 int64_t forward_resident_shared(const AttentionForward& p);

@@ -28,7 +28,7 @@ struct Sequence {
 // ceil(length / rows) since neighbouring floors differ by no more than one tile less. So `total / rows + batch` blocks serve any lengths, and no bound
 // of a sequence's length is needed.
 struct TileOfSequence {
-  int sequence, tile;   // sequence -1: behind the last one
+  int sequence, tile;   // sequence `batch`: behind the last one
 
   // All lanes of the warp call.
   __device__ __forceinline__ TileOfSequence(const int32_t* cu_seqlens, int batch, int rows, int index) {
@@ -41,7 +41,7 @@ struct TileOfSequence {
       low += (__popc(below) - 1) * step;
       high = min(high, low + step);
     }
-    sequence = low < batch ? low : -1;
+    sequence = low;
     tile = index - first_tile(low);
   }
 };

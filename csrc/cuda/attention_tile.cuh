@@ -130,23 +130,29 @@ template <class T> __device__ __forceinline__ const T* row_pointer(const Attenti
   return static_cast<const T*>(rows.data) + row * rows.row_stride + head * rows.head_stride;
 }
 
-// Starts copying `count` rows into a tile; rows from there to `padded`, and columns behind `dim`, become zero. `thread` of
-// `threads` keeps to one chunk of the rows.
-template <class T, int D, int threads>
-__device__ __forceinline__ void load_tile(T* tile, const T* rows, int64_t row_stride, int count, int padded, int dim, int thread) {
+// Starts copying `count` rows into a tile of `rows`; rows behind them, and columns behind `dim`, become zero. `thread` of `threads` keeps to one chunk of the rows.
+template <class T, int D, int threads, int rows> __device__ __forceinline__ void load_tile(T* tile, const T* from, int64_t row_stride, int count, int dim, int thread) {
   constexpr int chunks = D / 8, step = threads / chunks;
-  const int c = thread % chunks;
-  int r = thread / chunks;
-  if (step * chunks != threads && r >= step) return;
-  const T* from = rows + r * row_stride + 8 * c;
-#pragma unroll 1
-  for (; r < padded; r += step, from += step * row_stride) copy_async_16(tile + swizzled<D>(r, c), from, r < count && 8 * c < dim);
+  const int c = thread % chunks, first = thread / chunks;
+  if (step * chunks != threads && first >= step) return;
+  from += first * row_stride + 8 * c;
+  count = 8 * c < dim ? count : 0;
+#pragma unroll
+  for (int i = 0; i < rows; i += step, from += step * row_stride) {
+    const int r = first + i, place = step % 8 == 0 ? swizzled<D>(first, c) + i * D : swizzled<D>(r, c);   // eight rows on, the swizzle is the same
+    if (i + step <= rows || r < rows) copy_async_16(tile + place, from, r < count);
+  }
 }
 
 // The same by the whole block.
-template <class T, int D, int threads>
-__device__ __forceinline__ void load_tile(T* tile, const T* rows, int64_t row_stride, int count, int padded, int dim) {
-  load_tile<T, D, threads>(tile, rows, row_stride, count, padded, dim, int(threadIdx.x));
+template <class T, int D, int threads, int rows> __device__ __forceinline__ void load_tile(T* tile, const T* from, int64_t row_stride, int count, int dim) {
+  load_tile<T, D, threads, rows>(tile, from, row_stride, count, dim, int(threadIdx.x));
+}
+
+// A tile of 128 rows of which only the first 64 are loaded, and computed with, if no more are there.
+template <class T, int D, int threads> __device__ __forceinline__ void load_halves(T* tile, const T* from, int64_t row_stride, int count, int dim) {
+  load_tile<T, D, threads, 64>(tile, from, row_stride, count, dim);
+  if (count > 64) load_tile<T, D, threads, 64>(tile + 64 * D, from + 64 * row_stride, row_stride, count - 64, dim);
 }
 
 // x[i] of lane 4*group + t becomes x[t] of lane 4*group + i: the quad turns "my two columns of four blocks" into "my block, its eight columns".
@@ -201,11 +207,19 @@ template <class T> __device__ __forceinline__ void clear_padding(const Attention
   for (int64_t row = first + part * int(blockDim.x) + int(threadIdx.x); row < p.rows_q; row += parts * int(blockDim.x)) p.lse[head * p.rows_q + row] = -INFINITY;
 }
 
-// The padding rows of the backward.
-template <class T> __device__ __forceinline__ void clear_padding(const AttentionBackward& p, int head, int part, int parts) {
+// The padding rows of the backward: of dq, and of dk and dv.
+template <class T> __device__ __forceinline__ void clear_queries(const AttentionBackward& p, int head, int part, int parts) {
   clear_rows<T>(p.dq, p.heads, head, p.dim, p.cu_seqlens_q[p.batch], p.rows_q, part, parts);
+}
+
+template <class T> __device__ __forceinline__ void clear_keys(const AttentionBackward& p, int head, int part, int parts) {
   clear_rows<T>(p.dk, p.heads, head, p.dim, p.cu_seqlens_k[p.batch], p.rows_k, part, parts);
   clear_rows<T>(p.dv, p.heads, head, p.dim, p.cu_seqlens_k[p.batch], p.rows_k, part, parts);
+}
+
+template <class T> __device__ __forceinline__ void clear_padding(const AttentionBackward& p, int head, int part, int parts) {
+  clear_queries<T>(p, head, part, parts);
+  clear_keys<T>(p, head, part, parts);
 }
 
 }  // namespace electra::cuda
