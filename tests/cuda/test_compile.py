@@ -129,7 +129,9 @@ def test_no_kernel_spills_or_uses_local_memory(folder, kernel, record_property) 
     assert len(logs) == 1, f"{kernel}.cu was not compiled:\n{(folder / 'build.log').read_text()[-8000:]}"
     assert logs[0].with_suffix("").exists(), f"{kernel}.cu does not compile:\n{logs[0].read_text()}"
     found = read_log(logs[0].read_text())
-    if "__global__" not in (ROOT / "csrc" / "cuda" / f"{kernel}.cu").read_text():  # chooses among the kernels of other files
+    if (
+        "__global__" not in (ROOT / "csrc" / "cuda" / f"{kernel}.cu").read_text()
+    ):  # chooses among the kernels of other files
         assert not found
         return
     architectures = {"sm_90a"} if kernel.endswith("_sm90") else {"sm_80", "sm_90a"}
