@@ -26,7 +26,8 @@ def store_sum(id, total, word, position, token_type, words, positions, padding_i
     inside = column < COLUMNS
     value = total.to(word.dtype.element_ty)
     if id < words:
-        tl.store(word + id.to(tl.int64) * COLUMNS + column, value, mask=inside & (id != padding_idx))
+        if id != padding_idx:
+            tl.store(word + id.to(tl.int64) * COLUMNS + column, value, mask=inside)
     else:
         if id < words + positions:
             tl.store(position + (id - words).to(tl.int64) * COLUMNS + column, value, mask=inside)
