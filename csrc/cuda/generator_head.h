@@ -13,6 +13,13 @@ inline constexpr int64_t unused_target = -100;   // in `targets`: a slot that no
 inline constexpr int64_t generator_most_slots = (int64_t(1) << 31) - (int64_t(1) << 15);   // counted in int32, up to a whole block
 inline constexpr int64_t generator_most_columns = 65535 * int64_t(128);                    // the second dimension of a grid, in blocks of 128
 
+// What of the current device decides which kernels run.
+struct GeneratorDevice {
+  int major;          // of its compute capability
+  int shared_limit;   // bytes of shared memory a block may ask for
+};
+cudaError_t generator_device(GeneratorDevice& device);
+
 // What both passes read. Rows are dense and 16-byte aligned.
 struct GeneratorProblem {
   DType type;                    // of hidden and weight: bf16 or f16
@@ -21,6 +28,7 @@ struct GeneratorProblem {
   const int64_t* targets;        // [slots]
   int64_t slots, columns;        // at most generator_most_slots and generator_most_columns
   int features;                  // a multiple of 8
+  GeneratorDevice device;
 };
 
 // `workspace` has the bytes that the function below asks for and is aligned to 256.

@@ -50,7 +50,7 @@ struct ChunkLayout {
 };
 
 inline ChunkLayout chunk_layout(const GeneratorProblem& p, DType dweight_type, void* memory) {
-  static_assert(product_rows % sweep_rows(0) == 0 && product_rows % sweep_rows(1) == 0 && product_rows % sweep_columns == 0);
+  static_assert(product_rows % sweep_rows(0) == 0 && product_rows % sweep_rows(1) == 0 && product_rows % sweep_rows(2) == 0 && product_rows % sweep_columns == 0);
   ChunkLayout l{};
   l.padded_columns = blocks_of(p.columns, product_rows) * product_rows;
   const int64_t fit = chunk_bytes / (2 * l.padded_columns) / product_rows * product_rows, most = fit > product_rows ? fit : product_rows;

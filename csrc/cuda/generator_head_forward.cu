@@ -16,17 +16,6 @@
 namespace electra::cuda {
 namespace {
 
-struct SweepArguments {
-  const void *hidden, *weight;
-  const float* bias;             // whole steps of columns, -inf behind the last
-  const int64_t *targets, *rng;
-  int64_t site;
-  int slots, columns, features, tiles, tiles_per_part;
-  float sharpness;               // log2(e) / temperature
-  bool disallow_correct;
-  GeneratorPartials partials;
-};
-
 // `plain`: temperature 1 and every column allowed, so that the exponentials of the log-sum-exp are the sampler's.
 template <bool plain> struct ForwardVisitor {
   const SweepArguments& call;
@@ -167,9 +156,7 @@ __global__ void __launch_bounds__(Sweep<variant>::threads, Sweep<variant>::block
   ELECTRA_DYNAMIC_SHARED(unsigned char, shared);
   using S = Sweep<variant>;
   const int first = int(blockIdx.x) * S::rows, part = int(blockIdx.y);
-  bool used = false;
-  for (int r = int(threadIdx.x); r < S::rows; r += S::threads) used |= first + r < call.slots && call.targets[first + r] != unused_target;
-  if (!__syncthreads_or(used)) return;
+  if (!any_used<S::rows, S::threads>(call, first)) return;
 
   const int warp = int(threadIdx.x) / 32, half = warp / S::warps_m;
   ForwardVisitor<plain> visitor(call, first + warp % S::warps_m * 64, 2 * part + half, half);
@@ -180,12 +167,20 @@ __global__ void __launch_bounds__(Sweep<variant>::threads, Sweep<variant>::block
 }
 
 template <class T, int variant> cudaError_t launch_sweep(const SweepArguments& call, bool plain, dim3 grid, cudaStream_t stream) {
-  const size_t bytes = size_t(sweep_shared_bytes<variant>(call.features, sizeof(float)));
+  const size_t bytes = size_t(sweep_shared_bytes(variant, call.features, sizeof(float)));
   if (plain) return ELECTRA_LAUNCH((generator_sweep_kernel<T, variant, true>), grid, dim3(Sweep<variant>::threads), bytes, stream, call);
   return ELECTRA_LAUNCH((generator_sweep_kernel<T, variant, false>), grid, dim3(Sweep<variant>::threads), bytes, stream, call);
 }
 
 }  // namespace
+
+cudaError_t generator_device(GeneratorDevice& device) {
+  int number = 0;
+  cudaError_t error = cudaGetDevice(&number);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&device.major, cudaDevAttrComputeCapabilityMajor, number);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&device.shared_limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, number);
+  return error;
+}
 
 int64_t generator_forward_workspace(const GeneratorProblem& problem) { return forward_layout(problem, nullptr).bytes; }
 
@@ -196,15 +191,22 @@ cudaError_t generator_forward(const GeneratorForward& call, cudaStream_t stream)
   cudaError_t error = pad_bias(p.bias, p.type, layout.bias, p.columns, layout.padded_columns, stream);
   if (error != cudaSuccess) return error;
 
-  const SweepArguments sweep_call = {p.hidden, p.weight, layout.bias, p.targets, call.rng, call.site, int(p.slots), int(p.columns), p.features, int(layout.tiles), int(layout.tiles_per_part),
-                                     float(1.4426950408889634 / call.temperature), call.disallow_correct, layout.partials};
+  const SweepArguments arguments = {p.hidden, p.weight, layout.bias, p.targets, call.rng, call.site, int(p.slots), int(p.columns), p.features, int(layout.tiles),
+                                    int(layout.tiles_per_part), float(1.4426950408889634 / call.temperature), call.disallow_correct, layout.partials};
   const bool plain = call.temperature == 1.0 && !call.disallow_correct;
-  const int variant = sweep_variant(p.features);
-  const dim3 grid(unsigned(layout.partials.rows / sweep_rows(variant)), unsigned(layout.parts));
-  error = dispatch_16_bit(p.type, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    return variant == 0 ? launch_sweep<T, 0>(sweep_call, plain, grid, stream) : launch_sweep<T, 1>(sweep_call, plain, grid, stream);
-  });
+  const dim3 grid(unsigned(layout.blocks), unsigned(layout.parts));
+  if (layout.hopper) {
+    error = launch_hopper_sweep(arguments, p.type, plain, grid, stream);
+  } else {
+    error = dispatch_16_bit(p.type, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      switch (sweep_variant(p.features, p.device.shared_limit)) {
+        case 0: return launch_sweep<T, 0>(arguments, plain, grid, stream);
+        case 1: return launch_sweep<T, 1>(arguments, plain, grid, stream);
+        default: return launch_sweep<T, 2>(arguments, plain, grid, stream);
+      }
+    });
+  }
   return error != cudaSuccess ? error : finish_forward(call, layout, stream);
 }
 

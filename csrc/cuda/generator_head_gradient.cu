@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(Sweep<variant>::threads, Sweep<variant>::block
 
 template <class T, int variant> cudaError_t launch(const GradientArguments& call, cudaStream_t stream) {
   return ELECTRA_LAUNCH((generator_gradient_kernel<T, variant>), dim3(unsigned(call.padded_columns / Sweep<variant>::rows)), dim3(Sweep<variant>::threads),
-                        size_t(sweep_shared_bytes<variant>(call.features, sizeof(SlotGradient))), stream, call);
+                        size_t(sweep_shared_bytes(variant, call.features, sizeof(SlotGradient))), stream, call);
 }
 
 }  // namespace
@@ -132,7 +132,11 @@ cudaError_t store_gradients(const GeneratorBackward& call, const ChunkLayout& la
                                        int(chunk * layout.slots), int(layout.slots), int(p.slots)};
   return dispatch_16_bit(p.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    return sweep_variant(p.features) == 0 ? launch<T, 0>(arguments, stream) : launch<T, 1>(arguments, stream);
+    switch (sweep_variant(p.features, p.device.shared_limit)) {
+      case 0: return launch<T, 0>(arguments, stream);
+      case 1: return launch<T, 1>(arguments, stream);
+      default: return launch<T, 2>(arguments, stream);
+    }
   });
 }
 

@@ -1,9 +1,9 @@
-// How generator_head is cut into blocks: one table for the sweeps, one line each for the products, and how many parts a long loop is cut into. Plain C++.
+// How generator_head is cut into blocks: one table for the sweeps, one line each for the products, and how many parts a long loop is cut into.
 //
-// Everything here follows from the shapes alone, never from the device, so that results are the same on every GPU.
-// Not measured on a GPU yet; the reasons are counts (docs/notes/cuda-generator-head.md).
+// Everything here follows from the shapes and the kind of device (its shared memory, Hopper or not), never from how many multiprocessors it has: results are the same
+// on every GPU of a kind. Not measured on a GPU yet; the reasons are counts (docs/notes/cuda-generator-head.md).
 #pragma once
-#include <stdint.h>
+#include "cuda/portable.h"
 
 namespace electra::cuda {
 
@@ -25,10 +25,28 @@ constexpr SweepLaunch sweep_launches[] = {
     {256, 2, true, 3, 2},
     // Too many features to keep: 256 rows a block instead, which halves what the other matrix costs in L2; 144 KiB.
     {1 << 30, 4, false, 3, 1},
+    // The same where shared memory is 99 KiB (sm_86, sm_89, sm_120); 64 KiB.
+    {1 << 30, 2, false, 2, 1},
 };
-constexpr int sweep_variant(int features) { return features <= sweep_launches[0].most_features ? 0 : 1; }
+constexpr int sweep_variants = 3, sweep_columns = 2 * group_columns;
+
+// A row of data goes beside each passing row (a bias, say) for as long as its tile lives: in as many places as there can be tiles between the first request and the last use.
+__host__ __device__ constexpr int sides_in_flight(int stages, int chunks) { return 1 + (stages - 1 + chunks - 1) / chunks; }
+
+// Bytes of shared memory of a sweep.
+constexpr int64_t sweep_shared_bytes(int variant, int features, int64_t side_bytes) {
+  const SweepLaunch l = sweep_launches[variant];
+  const int chunks = (features + chunk_features - 1) / chunk_features, row_bytes = 64 * l.warps_m * 128;   // of a chunk of the rows that stay
+  return (l.resident ? chunks : l.stages) * row_bytes + l.stages * sweep_columns * 128 + sides_in_flight(l.stages, chunks) * sweep_columns * side_bytes;
+}
+
+// The first line that the shape and the device's shared memory allow.
+constexpr int sweep_variant(int features, int64_t shared_limit) {
+  for (int v = 0; v < sweep_variants - 1; ++v)
+    if (features <= sweep_launches[v].most_features && sweep_shared_bytes(v, features, 16) <= shared_limit) return v;
+  return sweep_variants - 1;
+}
 constexpr int sweep_rows(int variant) { return 64 * sweep_launches[variant].warps_m; }
-constexpr int sweep_columns = 2 * group_columns;
 
 // A line of the table as kernels see it.
 template <int variant> struct Sweep {
@@ -67,9 +85,16 @@ constexpr int64_t steps_per_part(int64_t rows, int64_t steps, int64_t part_steps
 constexpr int64_t step_columns = int64_t(groups_per_draw) * sweep_columns;
 constexpr int64_t most_forward_parts = 64, forward_part_steps = 1;   // 32 KiB of rows to read, against 128 x 512 logits
 
+// --- forward on Hopper: two groups of four warps with 64 slots each and tiles of 256 columns, one Philox call; one multiplies while the other computes exponentials. A
+// producer warp fetches the weight ahead in chunks of 256 rows: four of 32 KiB are two tiles at 128 features. One block a multiprocessor.
+constexpr int hopper_rows = 128, hopper_columns = 256, hopper_stages = 4, hopper_threads = 3 * 128;
+constexpr int hopper_most_features = 256;   // whose rows stay in shared memory, 64 KiB; with more, both operands would come through L2 again, which bounds the other sweep already
+
 // --- backward in chunks: the gradients of the logits of some slots are stored, 16-bit, and multiplied twice.
-// 256 x 128 results a block, 8 warps of 64 x 64: 12 bytes from L2 for 1024 FLOP, where 128 x 128 would take 16. Three stages of 48 KiB; one block a multiprocessor.
-constexpr int product_rows = 256, product_columns = 128, product_depth = 64, product_stages = 3, product_threads = 256;
+// 256 x 128 results a block, 8 warps of 64 x 64: 12 bytes from L2 for 1024 FLOP, where 128 x 128 would take 16. Three stages of 48 KiB, two where shared memory is
+// 99 KiB; one block a multiprocessor.
+constexpr int product_rows = 256, product_columns = 128, product_depth = 64, product_threads = 256, product_stage_bytes = product_depth * (product_rows + product_columns) * 2;
+constexpr int product_stages(int64_t shared_limit) { return 3 * product_stage_bytes <= shared_limit ? 3 : 2; }
 constexpr int64_t most_product_parts = 32, product_part_steps = 8;   // 128 KiB of floats out and in, against 64 terms of 256 x 128 results
 
 // --- backward without storing: each block computes the logits it needs again.

@@ -13,7 +13,7 @@
 namespace electra::cuda {
 namespace {
 
-constexpr int d_bytes = product_depth * product_rows * 2, stage_bytes = d_bytes + product_depth * product_columns * 2, warp_rows = product_rows / 64;
+constexpr int d_bytes = product_depth * product_rows * 2, warp_rows = product_rows / 64;
 static_assert(product_columns == 128 && product_depth == 64 && product_threads == 2 * 32 * warp_rows, "what the loops below are written for");
 
 struct ProductArguments {
@@ -86,7 +86,7 @@ __device__ __forceinline__ void multiply_stage(float (&d)[4][8][4], const unsign
   }
 }
 
-template <class T, bool is_dhidden> __global__ void __launch_bounds__(product_threads, 1) generator_product_kernel(ProductArguments call) {
+template <class T, bool is_dhidden, int stages> __global__ void __launch_bounds__(product_threads, 1) generator_product_kernel(ProductArguments call) {
   ELECTRA_DYNAMIC_SHARED(unsigned char, shared);
   const int thread = int(threadIdx.x), lane = thread % 32, warp_row = thread / 32 % warp_rows, warp_column = thread / 32 / warp_rows;
   const int first_column = int(blockIdx.x) * product_columns, first_row = int(blockIdx.y) * product_rows, part = int(blockIdx.z);
@@ -99,27 +99,27 @@ template <class T, bool is_dhidden> __global__ void __launch_bounds__(product_th
   int ask_at = begin, ask_stage = 0;
   const auto ask = [&] {
     if (ask_at < end) {
-      unsigned char *a = shared + ask_stage * stage_bytes, *b = a + d_bytes;
+      unsigned char *a = shared + ask_stage * product_stage_bytes, *b = a + d_bytes;
       if constexpr (is_dhidden) load_wide<product_rows>(a, d, call.slots, ask_at, call.depth, first_row, call.slots);
       else load_tall(a, d, call.slots, first_row, ask_at);
       load_wide<product_columns>(b, other, call.features, ask_at + (is_dhidden ? 0 : call.first), call.others, first_column, call.features);
       ask_at += product_depth;
-      ask_stage = ask_stage + 1 == product_stages ? 0 : ask_stage + 1;
+      ask_stage = ask_stage + 1 == stages ? 0 : ask_stage + 1;
     }
     copy_async_commit();
   };
 #pragma unroll
-  for (int i = 0; i < product_stages - 1; ++i) ask();
+  for (int i = 0; i < stages - 1; ++i) ask();
 
   float acc[4][8][4] = {};
   int stage = 0;
   for (int at = begin; at < end; at += product_depth) {
-    copy_async_wait<product_stages - 2>();
+    copy_async_wait<stages - 2>();
     __syncthreads();   // this stage is there, and every warp is done with the one before it, which is asked for again
     ask();
-    const unsigned char* a = shared + stage * stage_bytes;
+    const unsigned char* a = shared + stage * product_stage_bytes;
     multiply_stage<T, is_dhidden>(acc, a, a + d_bytes, warp_row, warp_column, lane);
-    stage = stage + 1 == product_stages ? 0 : stage + 1;
+    stage = stage + 1 == stages ? 0 : stage + 1;
   }
 
   const float factor = is_dhidden ? 1.f : call.state->inverse;
@@ -151,11 +151,15 @@ template <class T, bool is_dhidden> __global__ void __launch_bounds__(product_th
     }
 }
 
-template <bool is_dhidden> cudaError_t launch(const ProductArguments& call, DType type, int64_t rows, int64_t parts, cudaStream_t stream) {
+template <class T, bool is_dhidden, int stages> cudaError_t launch(const ProductArguments& call, dim3 grid, cudaStream_t stream) {
+  return ELECTRA_LAUNCH((generator_product_kernel<T, is_dhidden, stages>), grid, dim3(product_threads), size_t(stages) * product_stage_bytes, stream, call);
+}
+
+template <bool is_dhidden> cudaError_t launch(const ProductArguments& call, const GeneratorProblem& p, int64_t rows, int64_t parts, cudaStream_t stream) {
   const dim3 grid(unsigned(blocks_of(call.features, product_columns)), unsigned(blocks_of(rows, product_rows)), unsigned(parts));
-  return dispatch_16_bit(type, [&](auto tag) {
+  return dispatch_16_bit(p.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    return ELECTRA_LAUNCH((generator_product_kernel<T, is_dhidden>), grid, dim3(product_threads), size_t(product_stages) * stage_bytes, stream, call);
+    return product_stages(p.device.shared_limit) == 3 ? launch<T, is_dhidden, 3>(call, grid, stream) : launch<T, is_dhidden, 2>(call, grid, stream);
   });
 }
 
@@ -178,7 +182,7 @@ cudaError_t multiply_dhidden(const GeneratorBackward& call, const ChunkLayout& l
   a.partials = layout.dhidden_partials;
   a.depth = int(layout.padded_columns);
   a.depth_per_part = int(layout.depth_per_part);
-  return launch<true>(a, call.problem.type, layout.slots, layout.parts, stream);
+  return launch<true>(a, call.problem, layout.slots, layout.parts, stream);
 }
 
 cudaError_t multiply_dweight(const GeneratorBackward& call, const ChunkLayout& layout, int64_t chunk, cudaStream_t stream) {
@@ -190,7 +194,7 @@ cudaError_t multiply_dweight(const GeneratorBackward& call, const ChunkLayout& l
   a.first_chunk = chunk == 0;
   a.last_chunk = chunk + 1 == layout.chunks;
   a.columns = int(call.problem.columns);
-  return launch<false>(a, call.problem.type, call.problem.columns, 1, stream);
+  return launch<false>(a, call.problem, call.problem.columns, 1, stream);
 }
 
 }  // namespace electra::cuda

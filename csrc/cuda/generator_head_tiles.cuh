@@ -66,16 +66,6 @@ template <class T> __device__ __forceinline__ void multiply_chunk(LogitTile& d, 
   }
 }
 
-// A row of data beside each passing row (a bias, say), for as long as its tile lives: as many places as there can be tiles between the first request and the last use.
-__host__ __device__ constexpr int sides_in_flight(int stages, int chunks) { return 1 + (stages - 1 + chunks - 1) / chunks; }
-
-// Bytes of shared memory of a sweep.
-template <int variant> constexpr int64_t sweep_shared_bytes(int features, int64_t side_bytes) {
-  using S = Sweep<variant>;
-  const int chunks = (features + chunk_features - 1) / chunk_features;
-  return (S::resident ? chunks * S::row_bytes : 0) + S::stages * S::stage_bytes + sides_in_flight(S::stages, chunks) * sweep_columns * side_bytes;
-}
-
 // First passing row of a column half's 64 in a tile, when a half takes `run` groups of 64 one after another before it leaves `run` to the other half.
 template <int run> __device__ __forceinline__ int first_of_group(int tile, int half) { return group_columns * (tile / run * 2 * run + half * run + tile % run); }
 

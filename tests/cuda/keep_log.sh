@@ -7,5 +7,5 @@ done
 [ -n "$object" ] || exec "$@"
 "$@" 2> "$object.log"
 code=$?
-[ $code -eq 0 ] || cat "$object.log" >&2
+[ $code -eq 0 ] || { rm -f "$object"; cat "$object.log" >&2; }
 exit $code

@@ -52,6 +52,7 @@ struct Inputs {
     problem.slots = slots;
     problem.columns = weight.size(0);
     problem.features = int(padded);
+    check_launch(generator_device(problem.device), op);
   }
 
   // A gradient without the features that were added.

@@ -68,13 +68,16 @@ class Emulator:
         finally:
             self._library.electra_emulation_configure(SCHEDULES["forward"], 1, 90, 4)
 
-    def same_under_every_schedule(self, function: Callable[[], Sequence[Tensor]], random_runs: int = 1) -> None:
+    def same_under_every_schedule(
+        self, function: Callable[[], Sequence[Tensor]], random_runs: int = 1, compute_capability: int = 90
+    ) -> None:
         """Bit-equal results whichever thread and block runs first: a missing barrier, or a sum in the order of arrival,
         shows as a difference."""
-        expected = [x.clone() for x in function()]
+        with self.configured(compute_capability=compute_capability):
+            expected = [x.clone() for x in function()]
         runs = [("reverse", 1), *(("random", seed) for seed in range(1, random_runs + 1))]
         for schedule, seed in runs:
-            with self.configured(schedule, seed):
+            with self.configured(schedule, seed, compute_capability):
                 for i, (actual, wanted) in enumerate(zip(function(), expected, strict=True)):
                     assert same_bits(actual, wanted), f"result {i} differs under the {schedule} schedule (seed {seed})"
 
@@ -111,7 +114,9 @@ class Gpu:
     def configured(self, **_: object) -> Iterator[None]:
         yield
 
-    def same_under_every_schedule(self, function: Callable[[], Sequence[Tensor]], random_runs: int = 1) -> None:
+    def same_under_every_schedule(
+        self, function: Callable[[], Sequence[Tensor]], random_runs: int = 1, compute_capability: int = 90
+    ) -> None:
         expected = [x.clone() for x in function()]
         for run in range(20):
             for i, (actual, wanted) in enumerate(zip(function(), expected, strict=True)):
