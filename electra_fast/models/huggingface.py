@@ -121,7 +121,8 @@ def save_pretrained(
     Args:
         model: of one of the seven classes of `electra_fast.models`.
         directory: made if absent.
-        tokenizer_dir: whose tokenizer files are copied along.
+        tokenizer_dir: whose tokenizer files are copied along; ``model_max_length`` becomes the length of this model's
+            position table.
 
     Raises:
         ConfigError: another class. DiskFullError: no space left.
@@ -141,6 +142,14 @@ def save_pretrained(
             if source.exists():
                 with open(source, "rb") as stream, atomic_writer(directory / name) as target:
                     shutil.copyfileobj(stream, target)
+        _set_longest(directory / "tokenizer_config.json", model.config.max_position_embeddings)
+
+
+def _set_longest(tokenizer_config: Path, tokens: int) -> None:
+    """Have the tokenizer truncate where this model's position table ends, not where its corpus' examples did."""
+    if tokenizer_config.exists():
+        values = json.loads(tokenizer_config.read_text(encoding="utf-8")) | {"model_max_length": tokens}
+        write_text(tokenizer_config, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def _class_of(values: dict, directory: Path) -> type[nn.Module]:

@@ -203,11 +203,15 @@ def test_pair_becomes_two_directories(tmp_path):
     tokenizer = tmp_path / "tokenizer"
     tokenizer.mkdir()
     (tokenizer / "vocab.txt").write_text("[PAD]\n")
+    (tokenizer / "tokenizer_config.json").write_text('{"model_max_length": 4, "mask_token": "[MASK]"}')
     (tokenizer / "manifest.json").write_text("{}")
     pair.save_pretrained(tmp_path / "out", tokenizer_dir=tokenizer)
     for name, cls, width in (("generator", "ElectraForMaskedLM", 6), ("discriminator", "ElectraForPreTraining", 24)):
         directory = tmp_path / "out" / name
-        assert sorted(path.name for path in directory.iterdir()) == ["config.json", "model.safetensors", "vocab.txt"]
+        expected = ["config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
+        assert sorted(path.name for path in directory.iterdir()) == expected
+        settings = json.loads((directory / "tokenizer_config.json").read_text())
+        assert settings == {"model_max_length": config.max_position_embeddings, "mask_token": "[MASK]"}
         back, info = getattr(transformers, cls).from_pretrained(directory, output_loading_info=True)
         assert not any(info.values()), info
         assert back.config.hidden_size == width
