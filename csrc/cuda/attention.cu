@@ -1,5 +1,4 @@
-// Which attention kernel runs: the first class of the table that takes the problem and whose shared memory the device has. A class for one architecture only is a row
-// before the one it improves on.
+// Which attention kernel runs: the first class of the table that is made for the device, takes the problem, and whose shared memory the device has.
 #include "cuda/attention_config.cuh"
 #include "cuda/attention_launch.h"
 
@@ -8,6 +7,7 @@ namespace {
 
 template <class Problem> struct Class {
   const char* name;
+  int architecture;   // major compute capability, or any (0)
   bool (*takes)(const Problem&);
   int64_t (*shared)(const Problem&);
   cudaError_t (*launch)(const Problem&, cudaStream_t);
@@ -22,27 +22,37 @@ template <class Problem> bool is_resident(const Problem& p) {
   return within<attention_config::resident_keys>(p) && p.dim > attention_config::resident_dim / 2 && p.dim <= attention_config::resident_dim;
 }
 
+// What a tensor map can say: at least one row, and strides that are not zero (that rows are aligned is seen to at the boundary).
+bool has_boxes(const AttentionRows& rows, int64_t count) { return count > 0 && rows.row_stride > 0 && rows.head_stride > 0; }
+
+// The sign of a negative scale could not be moved into q, which goes from shared memory to the tensor cores.
+bool is_for_hopper(const AttentionForward& p) {
+  return is_resident(p) && p.scale >= 0.f && has_boxes(p.q, p.rows_q) && has_boxes(p.k, p.rows_k) && has_boxes(p.v, p.rows_k);
+}
+
 template <class Problem> bool any(const Problem&) { return true; }
 
 constexpr Class<AttentionForward> forward_classes[] = {
-    {"short", is_short, forward_short_shared, launch_forward_short},
-    {"resident", is_resident, forward_resident_shared, launch_forward_resident},
-    {"streaming", any, forward_streaming_shared, launch_forward_streaming},
+    {"hopper", 9, is_for_hopper, forward_hopper_shared, launch_forward_hopper},
+    {"short", 0, is_short, forward_short_shared, launch_forward_short},
+    {"resident", 0, is_resident, forward_resident_shared, launch_forward_resident},
+    {"streaming", 0, any, forward_streaming_shared, launch_forward_streaming},
 };
 
 constexpr Class<AttentionBackward> backward_classes[] = {
-    {"short", is_short_and_narrow, backward_short_shared, launch_backward_short},
-    {"resident", is_resident, backward_resident_shared, launch_backward_resident},
-    {"streaming", any, backward_streaming_shared, launch_backward_streaming},
+    {"short", 0, is_short_and_narrow, backward_short_shared, launch_backward_short},
+    {"resident", 0, is_resident, backward_resident_shared, launch_backward_resident},
+    {"streaming", 0, any, backward_streaming_shared, launch_backward_streaming},
 };
 
 template <class Problem, int classes> cudaError_t choose(const Class<Problem> (&table)[classes], const Problem& p, const Class<Problem>*& chosen) {
-  int device = 0, limit = 0;
+  int device = 0, limit = 0, major = 0;
   cudaError_t error = cudaGetDevice(&device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (error != cudaSuccess) return error;
   for (const Class<Problem>& one : table) {
-    if (!one.takes(p) || one.shared(p) > limit) continue;
+    if ((one.architecture && one.architecture != major) || !one.takes(p) || one.shared(p) > limit) continue;
     chosen = &one;
     return cudaSuccess;
   }

@@ -53,4 +53,14 @@ template <int D> struct BackwardKeys {
   static constexpr bool operands_in_registers = D <= 64;
 };
 
+// Hopper, classes (a) and (b), D = 64 (lengths at most 512, head dimensions 33 to 64).
+inline constexpr int hopper_dim = 64;
+
+// Four slots of 128 keys are 128 KiB; three consumers of 64 queries leave each thread 160 registers, of which 64 scores, 32 weights and 32 outputs are in use at once.
+// Two consumers would have 240 and no use for them, but a third less to overlap.
+struct ForwardHopper {
+  static constexpr int slots = 4, slot_keys = 128, consumers = 3, query_stages = 2, threads = 128 * (consumers + 1);
+  static constexpr int producer_registers = 32, consumer_registers = 160;   // 128 at the start
+};
+
 }  // namespace electra::cuda::attention_config

@@ -10,6 +10,7 @@ namespace electra::cuda {
 cudaError_t launch_forward_short(const AttentionForward& p, cudaStream_t stream);
 cudaError_t launch_forward_resident(const AttentionForward& p, cudaStream_t stream);
 cudaError_t launch_forward_streaming(const AttentionForward& p, cudaStream_t stream);
+cudaError_t launch_forward_hopper(const AttentionForward& p, cudaStream_t stream);
 cudaError_t launch_backward_short(const AttentionBackward& p, cudaStream_t stream);
 cudaError_t launch_backward_resident(const AttentionBackward& p, cudaStream_t stream);
 cudaError_t launch_backward_streaming(const AttentionBackward& p, cudaStream_t stream);
@@ -21,6 +22,7 @@ inline constexpr int backward_short_dim = 96;
 int64_t forward_short_shared(const AttentionForward& p);
 int64_t forward_resident_shared(const AttentionForward& p);
 int64_t forward_streaming_shared(const AttentionForward& p);
+int64_t forward_hopper_shared(const AttentionForward& p);
 int64_t backward_short_shared(const AttentionBackward& p);
 int64_t backward_resident_shared(const AttentionBackward& p);
 int64_t backward_streaming_shared(const AttentionBackward& p);

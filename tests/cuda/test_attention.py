@@ -2,11 +2,13 @@
 
 Which class runs depends on the bounds: up to 128 "short", up to 512 (head dimension 33 to 64) "resident", else
 "streaming". The bounds are clipped to the number of rows, so padding rows choose the class of short sequences, too.
+On Hopper the first two have kernels of their own for head dimensions 33 to 64: "hopper_short" and "hopper".
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,17 +17,41 @@ from torch import Tensor
 from electra_fast import reference, rng
 from electra_fast.reference.philox import attention_dropout_mask, keep_scale
 
-ROWS = {"short": (128, 3), "resident": (512, 130), "streaming": (10**6, 513)}  # the bound, and padding rows
+ROWS = {  # the bound, and padding rows
+    "short": (128, 3),
+    "resident": (512, 130),
+    "streaming": (10**6, 513),
+    "hopper_short": (128, 3),
+    "hopper": (512, 130),
+}
 DROPOUT = (0.2, (2**40 + 21, 4), 3)  # p, (seed, step), site
 
 LENGTHS = [[5, 1, 0, 17, 33], [100, 128, 64]]
-LONG = {"resident": [[200, 3], [513 - 130]], "streaming": [[129, 0, 70], [300]]}
+LONG = {
+    "resident": [[200, 3], [513 - 130]],
+    "streaming": [[129, 0, 70], [300]],
+    "hopper_short": [[64, 65, 127, 1, 0, 63, 128, 96]],
+    "hopper": [[200, 3], [512], [257, 130, 64, 0, 1, 448]],
+}
 CASES = [(name, lengths) for name in ROWS for lengths in LENGTHS + LONG.get(name, [])]
 
 
 @pytest.fixture(scope="module")
 def ops(emulator):
     return emulator.load("attention")
+
+
+def capability(name: str | None) -> int:
+    """Of a device whose kernels a test means."""
+    return 90 if name and name.startswith("hopper") else 80
+
+
+@pytest.fixture(autouse=True)
+def device(request, emulator) -> Iterator[None]:
+    """The emulated device that the test's parameter `name` asks for."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    with emulator.configured(compute_capability=capability(parameters.get("name"))):
+        yield
 
 
 def boundaries(lengths: list[int]) -> Tensor:
@@ -132,8 +158,9 @@ def test_head_dimensions(ops, name, width) -> None:
     assert_right(ops, Problem(name, [70, 3, 33], heads=1, width=width, dropout=width % 3 != 0))
 
 
-def test_resident_head_dimensions_between(ops) -> None:
-    assert_right(ops, Problem("resident", [70, 3], heads=1, width=40, dropout=True))
+@pytest.mark.parametrize("name", ["resident", "hopper_short", "hopper"])
+def test_head_dimensions_between(ops, name) -> None:
+    assert_right(ops, Problem(name, [70, 3], heads=1, width=40, dropout=True))
 
 
 @pytest.mark.parametrize("dropout", [False, True])
@@ -164,7 +191,7 @@ def test_any_scale(ops, name, scale) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_dropout_bits(ops, name, p, seed, step, site) -> None:
     """Values and gradients that form the identity show each probability: kept where the contract keeps, bit for bit."""
-    lengths = [70, 0, 3, 128 if name == "short" else 150]
+    lengths = [70, 0, 3, 128 if "short" in name else 150]
     problem = Problem(name, lengths, heads=2)
     problem.dropout = (p, rng.make(seed, step), site)
     problem.q.mul_(0.1)
@@ -192,8 +219,9 @@ def test_dropout_bits(ops, name, p, seed, step, site) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_same_bits_in_any_order(ops, emulator, name, dropout) -> None:
     """Whichever thread and block runs first: no barrier is missing, and no sum is in the order of arrival."""
-    problem = Problem(name, [90, 17] if name == "short" else [150, 40], heads=1, dropout=dropout)
-    emulator.same_under_every_schedule(lambda: problem.run(ops), random_runs=2)
+    lengths = {"hopper": [330, 17, 70]}.get(name, [90, 17] if "short" in name else [150, 40])
+    problem = Problem(name, lengths, heads=1, dropout=dropout)
+    emulator.same_under_every_schedule(lambda: problem.run(ops), random_runs=2, compute_capability=capability(name))
 
 
 @pytest.mark.parametrize("name", ROWS)
