@@ -10,7 +10,7 @@ namespace electra::cuda {
 // In (0, 1], as the sampler draws it.
 __device__ __forceinline__ float sampler_uniform(uint32_t word) { return (float(word) + 0.5f) * 0x1p-32f; }
 
-// Of each slot and each part of the vocabulary. Arrays [parts][rows], rows: slots, up to whole blocks. A slot's entries are written if its block has any used slot.
+// Of each slot and each part of the vocabulary. Arrays [parts][rows], rows: slots, up to whole blocks. A slot's entries are written if its block (or cluster) has any used slot.
 struct GeneratorPartials {
   int64_t parts, rows;
   float *top, *mass;                    // largest logit, sum of e^(logit - top)
@@ -45,7 +45,7 @@ inline ForwardLayout forward_layout(const GeneratorProblem& p, void* memory) {
   ForwardLayout l{};
   l.hopper = p.device.major == 9 && p.features <= hopper_most_features;
   l.block_rows = l.hopper ? hopper_rows : sweep_rows(variant);
-  l.blocks = blocks_of(p.slots, l.block_rows);
+  l.blocks = l.hopper ? blocks_of(p.slots, hopper_cluster * hopper_rows) * hopper_cluster : blocks_of(p.slots, l.block_rows);
   if (l.hopper) {
     l.tiles = blocks_of(p.columns, hopper_columns);
     l.tiles_per_part = steps_per_part(l.blocks, l.tiles, 2 * forward_part_steps, multiprocessors_assumed, most_forward_parts);
@@ -77,7 +77,7 @@ inline ForwardLayout forward_layout(const GeneratorProblem& p, void* memory) {
   return l;
 }
 
-// Whether any of the block's slots is used. All threads call, and get the same.
+// Whether any of so many slots is used. All threads of the block call, and get the same.
 template <int rows, int threads> __device__ __forceinline__ bool any_used(const SweepArguments& call, int first) {
   bool used = false;
   for (int r = int(threadIdx.x); r < rows; r += threads) used |= first + r < call.slots && call.targets[first + r] != unused_target;

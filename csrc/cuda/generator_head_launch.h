@@ -86,8 +86,9 @@ constexpr int64_t step_columns = int64_t(groups_per_draw) * sweep_columns;
 constexpr int64_t most_forward_parts = 64, forward_part_steps = 1;   // 32 KiB of rows to read, against 128 x 512 logits
 
 // --- forward on Hopper: two groups of four warps with 64 slots each and tiles of 256 columns, one Philox call; one multiplies while the other computes exponentials. A
-// producer warp fetches the weight ahead in chunks of 256 rows: four of 32 KiB are two tiles at 128 features. One block a multiprocessor.
-constexpr int hopper_rows = 128, hopper_columns = 256, hopper_stages = 4, hopper_threads = 3 * 128;
+// producer warp fetches the weight ahead in chunks of 256 rows: four of 32 KiB are two tiles at 128 features. One block a multiprocessor; two, which share the weight,
+// a cluster: alone each would need 64 KiB in the 2048 clocks of a tile at 128 features, and L2 gives some 24 bytes a clock.
+constexpr int hopper_rows = 128, hopper_columns = 256, hopper_stages = 4, hopper_threads = 3 * 128, hopper_cluster = 2;
 constexpr int hopper_most_features = 256;   // whose rows stay in shared memory, 64 KiB; with more, both operands would come through L2 again, which bounds the other sweep already
 
 // --- backward in chunks: the gradients of the logits of some slots are stored, 16-bit, and multiplied twice.

@@ -45,6 +45,13 @@ __device__ __forceinline__ void mbarrier_arrive_remote(Mbarrier* barrier, uint32
                :: "r"(shared_address(barrier)), "r"(rank) : "memory");
 }
 
+// The same for what only asynchronous operations touch, a tile that wgmma has read, say: ordinary accesses are not made known to the other block, which would take a
+// fence of the whole GPU.
+__device__ __forceinline__ void mbarrier_give_back_remote(Mbarrier* barrier, uint32_t rank) {
+  asm volatile("{\n.reg .b32 remote;\nmapa.shared::cluster.u32 remote, %0, %1;\nmbarrier.arrive.shared::cluster.b64 _, [remote];\n}"
+               :: "r"(shared_address(barrier)), "r"(rank) : "memory");
+}
+
 // Returns when the phase of this parity is complete (at once where the one after it is under way).
 __device__ __forceinline__ void mbarrier_wait(Mbarrier* barrier, uint32_t parity) {
   asm volatile("{\n.reg .pred done;\nTRY:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra DONE;\nbra TRY;\nDONE:\n}"

@@ -5,6 +5,8 @@
 #pragma once
 #include <cuda.h>
 
+#include <atomic>
+
 #include "cuda/dtype.h"
 #include "cuda/mbarrier.h"
 #include "cuda/swizzle.h"
@@ -37,7 +39,8 @@ namespace electra::cuda {
 inline cudaError_t make_tensor_map(CUtensorMap& map, const TensorBox& t) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*, const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
                               CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-  static void* function = nullptr;
+  static std::atomic<void*> known = nullptr;   // stays once it was found; any thread may be the first
+  void* function = known;
   if (!function) {
     cudaDriverEntryPointQueryResult found;
 #if CUDART_VERSION >= 12050
@@ -47,6 +50,7 @@ inline cudaError_t make_tensor_map(CUtensorMap& map, const TensorBox& t) {
 #endif
     if (error != cudaSuccess) return error;
     if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
+    known = function;
   }
   constexpr CUtensorMapDataType types[] = {CU_TENSOR_MAP_DATA_TYPE_FLOAT32, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, CU_TENSOR_MAP_DATA_TYPE_FLOAT16};
   constexpr CUtensorMapSwizzle swizzles[] = {CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_SWIZZLE_32B, CU_TENSOR_MAP_SWIZZLE_64B, CU_TENSOR_MAP_SWIZZLE_128B};
@@ -64,6 +68,12 @@ __device__ __forceinline__ void tma_prefetch(const CUtensorMap* map) { asm volat
 __device__ __forceinline__ void tma_load_2d(void* shared, const CUtensorMap* map, Mbarrier* barrier, int x, int y) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
                :: "r"(shared_address(shared)), "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y) : "memory");
+}
+
+// The same for every block of the cluster whose bit is set in `blocks`: each gets the box in the place of `shared`, and is told by its barrier in the place of `barrier`.
+__device__ __forceinline__ void tma_load_2d_multicast(void* shared, const CUtensorMap* map, Mbarrier* barrier, int x, int y, uint16_t blocks) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;"
+               :: "r"(shared_address(shared)), "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "h"(blocks) : "memory");
 }
 
 __device__ __forceinline__ void tma_load_3d(void* shared, const CUtensorMap* map, Mbarrier* barrier, int x, int y, int z) {

@@ -1,5 +1,5 @@
 """Every CUDA kernel is built as in an install, for sm_80 and sm_90a, without a GPU: no register may spill, no array may
-lie in local memory, and the library links. Where torch has CUDA, it is also loaded.
+lie in local memory, no wgmma wait for the one before it, and the library links. Where torch has CUDA, it is also loaded.
 
 Incremental: what ptxas said is kept beside each object, so a second run compiles only what changed.
 """
@@ -136,6 +136,8 @@ def test_no_kernel_spills_or_uses_local_memory(folder, kernel, record_property) 
         return
     architectures = {"sm_90a"} if kernel.endswith("_sm90") else {"sm_80", "sm_90a"}
     assert {k.architecture for k in found} == architectures
+    serialized = [line for line in logs[0].read_text().splitlines() if "instructions are serialized" in line]
+    assert not serialized, "\n".join(serialized)
     for k in found:
         print(k)
         record_property(f"{k.architecture} {k.name}", f"{k.registers} registers, {k.shared} bytes")

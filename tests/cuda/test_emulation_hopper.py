@@ -156,6 +156,15 @@ def test_clusters_read_each_others_shared_memory(run, emulator, schedule) -> Non
     assert torch.equal(out, torch.stack([x + (rank + 3) % 4 for rank in range(4)]))
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_load_for_every_block_of_a_cluster(run, emulator, schedule) -> None:
+    x = torch.randn(3, 16, 32)
+    with emulator.configured(schedule):
+        out = run("shares", 0, x, None, torch.empty(2, 16, 32), 3)
+    expected = x[0] + 2 * x[1] + 3 * x[2]
+    torch.testing.assert_close(out, expected.expand(2, 16, 32))
+
+
 # Which of two threads is caught depends on the schedule: the one that does not wait, or the one it did not wait for.
 EARLY = "that an asynchronous copy is still on its way to: a wait is missing|race: "
 LOAD = (40, 21, 0, 32, 10, 8, 4, 3)
@@ -196,11 +205,14 @@ GEMM = (3, 0, 0, 0, 64, 0)
         ("exchange", 1, (), r"race: reads byte \d+ of dynamic shared memory, written|race: writes .*, read by thread"),
         ("exchange", 2, (), r"reads shared memory of block \d of the cluster, which has ended"),
         ("ring", 1, (), EARLY),
+        ("shares", 1, (3,), "mbarrier_arrive: more arrivals than the|" + EARLY),
+        ("shares", 2, (3,), "deadlock|" + EARLY),
+        ("shares", 3, (3,), "deadlock"),
     ],
 )
 @pytest.mark.parametrize("schedule", ["forward", "reverse"])
 def test_faults_are_found(run, emulator, kernel, fault, numbers, message, schedule) -> None:
-    a = torch.randn(64, 64).bfloat16() if kernel == "gemm" else torch.randn(21, 40)
+    a = torch.randn(64, 64).bfloat16() if kernel == "gemm" else torch.randn(48, 32)
     b = torch.randn(64, 64).bfloat16()
     with emulator.configured(schedule), pytest.raises(RuntimeError, match=message):
         run(kernel, fault, a, b, torch.empty(64, 64), *numbers)

@@ -229,6 +229,35 @@ __global__ void ring(const float* in, float* out, int fault) {
   cluster_sync();
 }
 
+// Two blocks fetch eight rows each of a tile of 16 x 32, for both: out[block] = Σ over tiles i of (i + 1) * tile i. Faults: 1 a block fetches when its own threads have read
+// the tile before, 2 it waits for its own half only, 3 it tells the other block only.
+__global__ void shares(const __grid_constant__ CUtensorMap map, float* out, int tiles, int fault) {
+  ELECTRA_DYNAMIC_SHARED(float, tile);
+  Mbarrier *full = reinterpret_cast<Mbarrier*>(tile + 512), *empty = full + 1;
+  const int t = threadIdx.x, rank = int(cluster_rank());
+  if (t == 0) {
+    mbarrier_init(full, 1);
+    mbarrier_init(empty, fault == 1 ? 64 : 128);
+    mbarrier_fence_init();
+  }
+  cluster_sync();
+  float sum[8] = {};
+  for (int i = 0; i < tiles; ++i) {
+    if (t == 0) {
+      if (i > 0) mbarrier_wait_cluster(empty, (i - 1) & 1);
+      mbarrier_arrive_expect(full, fault == 2 ? 1024 : 2048);
+      tma_load_2d_multicast(tile + 256 * rank, &map, full, 0, 16 * i + 8 * rank, fault == 3 ? 1 << (1 - rank) : 3);
+    }
+    mbarrier_wait(full, i & 1);
+    for (int j = 0; j < 8; ++j) sum[j] += float(i + 1) * tile[64 * j + t];
+    for (int to = 0; to < 2; ++to)
+      if (fault != 1 || to == rank) mbarrier_arrive_remote(empty, to);
+    __syncwarp();   // thread 0's own warp
+  }
+  for (int j = 0; j < 8; ++j) out[512 * rank + 64 * j + t] = sum[j];
+  cluster_sync();
+}
+
 struct Call {
   int fault;
   const void *a, *b;
@@ -286,6 +315,14 @@ cudaError_t run_load(const Call& c) {
   }
 }
 
+// a: a float tensor of 32 columns and 16 * n[0] rows.
+cudaError_t run_shares(const Call& c) {
+  CUtensorMap map;
+  const TensorBox box = {DType::f32, c.a, 2, {32, 16 * uint64_t(c.n[0]), 1}, {128, 0}, {32, 8, 1}, Swizzle::none};
+  if (const cudaError_t error = make_tensor_map(map, box); error != cudaSuccess) return error;
+  return ELECTRA_LAUNCH_CLUSTER(shares, 2, 2, 64, 2048 + 2 * sizeof(Mbarrier), nullptr, map, c.out, c.n[0], c.fault);
+}
+
 cudaError_t run_two_groups(const Call& c) {
   using A = Tile<Swizzle::bytes_128, Major::k, 64>;
   CUtensorMap a, b;
@@ -310,6 +347,7 @@ extern "C" int run_fault(const char* name, int fault, const void* a, const void*
   if (kernel == "stages") return ELECTRA_LAUNCH(stages, 1, 160, 3 * 128 * sizeof(float), nullptr, in, out, n[0], fault);
   if (kernel == "gemm") return run_gemm(c);
   if (kernel == "two_groups") return run_two_groups(c);
+  if (kernel == "shares") return run_shares(c);
   if (kernel == "exchange") return ELECTRA_LAUNCH_CLUSTER(exchange, 4, 8, 64, 64 * sizeof(float), nullptr, in, out, fault);
   if (kernel == "ring") return ELECTRA_LAUNCH_CLUSTER(ring, 4, 4, 64, 1024, nullptr, in, out, fault);
   return -1;

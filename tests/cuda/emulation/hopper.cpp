@@ -160,12 +160,11 @@ template <class F> static void for_each_piece(const TensorMap& map, const void* 
       }
 }
 
-void tma_load(void* shared, const TensorMap& map, void* barrier, int dims, int x, int y, int z) {
-  ELECTRA_ENTERED();
+static std::vector<Run> box_to_load(void* shared, const TensorMap& map, int dims, const int (&at)[3], int64_t& bytes) {
   std::vector<Run> runs;
   const int64_t row_bytes = int64_t(map.size[0]) * map.element;
-  int64_t bytes = 0;
-  for_each_piece(map, shared, "tma_load", dims, {x, y, z}, [&](unsigned char* to, const unsigned char* row, int64_t at) {
+  bytes = 0;
+  for_each_piece(map, shared, "tma_load", dims, at, [&](unsigned char* to, const unsigned char* row, int64_t at) {
     const bool whole = row && at >= 0 && at + 16 <= row_bytes;
     for (int64_t e = 0, step = whole ? 16 : map.element; e < 16; e += step) {
       const bool inside = row && at + e >= 0 && at + e < row_bytes;
@@ -174,7 +173,27 @@ void tma_load(void* shared, const TensorMap& map, void* barrier, int dims, int x
     }
     bytes += 16;
   });
+  return runs;
+}
+
+void tma_load(void* shared, const TensorMap& map, void* barrier, int dims, int x, int y, int z) {
+  ELECTRA_ENTERED();
+  int64_t bytes;
+  std::vector<Run> runs = box_to_load(shared, map, dims, {x, y, z}, bytes);
   start_load(std::move(runs), barrier, bytes, *machine.running->block);
+}
+
+void tma_load_multicast(void* shared, const TensorMap& map, void* barrier, int x, int y, uint32_t blocks) {
+  ELECTRA_ENTERED();
+  if (blocks == 0 || blocks >> machine.blocks.size()) fail("tma_load_2d_multicast: blocks 0x%x of a cluster of %zu", blocks, machine.blocks.size());
+  int64_t bytes;
+  const std::vector<Run> runs = box_to_load(shared, map, 2, {x, y, 0}, bytes);
+  for (int rank = 0; rank < int(machine.blocks.size()); ++rank) {
+    if (!(blocks >> rank & 1)) continue;
+    std::vector<Run> there = runs;
+    for (Run& run : there) run.to = in_block(run.to, rank);
+    start_load(std::move(there), in_block(barrier, rank), bytes, machine.blocks[rank]);
+  }
 }
 
 void bulk_load(void* shared, const void* global, uint32_t bytes, void* barrier) {

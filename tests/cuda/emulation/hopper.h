@@ -19,6 +19,7 @@ struct TensorMap {
 };
 cudaError_t encode(TensorMap& map);   // checks it; a fault is kept as a launch's would be
 void tma_load(void* shared, const TensorMap& map, void* barrier, int dims, int x, int y, int z);
+void tma_load_multicast(void* shared, const TensorMap& map, void* barrier, int x, int y, uint32_t blocks);   // a bit a block
 void tma_store(const TensorMap& map, const void* shared, int dims, int x, int y, int z);
 void bulk_load(void* shared, const void* global, uint32_t bytes, void* barrier);
 void bulk_store(void* global, const void* shared, uint32_t bytes);

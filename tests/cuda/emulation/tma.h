@@ -29,6 +29,9 @@ inline emulation::TensorMap tensor_map(const CUtensorMap* map) {
 
 inline void tma_prefetch(const CUtensorMap*) {}
 inline void tma_load_2d(void* shared, const CUtensorMap* map, Mbarrier* barrier, int x, int y) { emulation::tma_load(shared, tensor_map(map), barrier, 2, x, y, 0); }
+inline void tma_load_2d_multicast(void* shared, const CUtensorMap* map, Mbarrier* barrier, int x, int y, uint16_t blocks) {
+  emulation::tma_load_multicast(shared, tensor_map(map), barrier, x, y, blocks);
+}
 inline void tma_load_3d(void* shared, const CUtensorMap* map, Mbarrier* barrier, int x, int y, int z) {
   emulation::tma_load(shared, tensor_map(map), barrier, 3, x, y, z);
 }
