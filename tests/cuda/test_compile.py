@@ -1,5 +1,6 @@
 """Every CUDA kernel is built as in an install, for sm_80 and sm_90a, without a GPU: no register may spill, no array may
-lie in local memory, no wgmma wait for the one before it, and the library links. Where torch has CUDA, it is also loaded.
+lie in local memory, no wgmma may wait for the one before it, and the library links. Where torch has CUDA, it is also
+loaded.
 
 Incremental: what ptxas said is kept beside each object, so a second run compiles only what changed.
 """
