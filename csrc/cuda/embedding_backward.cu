@@ -45,9 +45,10 @@ embedding_backward_kernel(const EmbeddingBackward call, float* const dsum, const
       for (int v = 0; v < L::vectors; ++v) {
         float dy[L::width], part1 = 0.f, part2 = 0.f;
         widen<T>(raw[r][v], dy);
-        if (call.dropout.rng) drop_drawn(dy, bytes[r][v], call.dropout);
+        if (call.dropout.rng) keep_drawn(dy, bytes[r][v], call.dropout.threshold);
 #pragma unroll
         for (int i = 0; i < L::width; ++i) {
+          dy[i] *= call.dropout.scale;
           xhat[r][v][i] = (xhat[r][v][i] - mean) * rstd[r];
           const float g = dy[i] * weight[v][i];
           part1 += g;
@@ -74,9 +75,9 @@ embedding_backward_kernel(const EmbeddingBackward call, float* const dsum, const
         float d[L::width];
         forget(raw[r][v]);
         widen<T>(raw[r][v], d);
-        if (call.dropout.rng) drop_drawn(d, bytes[r][v], call.dropout);
+        if (call.dropout.rng) keep_drawn(d, bytes[r][v], call.dropout.threshold);
 #pragma unroll
-        for (int i = 0; i < L::width; ++i) d[i] = rstd[r] * (d[i] * weight[v][i] - c1[r] - xhat[r][v][i] * c2[r]);
+        for (int i = 0; i < L::width; ++i) d[i] = rstd[r] * (d[i] * call.dropout.scale * weight[v][i] - c1[r] - xhat[r][v][i] * c2[r]);
         store_vector<L::width>(dsum + token * n + L::column(v), d);
       }
     }

@@ -24,33 +24,29 @@ embedding_forward_kernel(const EmbeddingForward call) {
   for (int64_t first = warp * L::rows_per_warp; first < call.tokens; first += warps * L::rows_per_warp) {
     float s[L::rows][L::vectors][L::width];
     gather_rows<Table, L>(call.tables, first, call.tokens, n, s);
-    float mean[L::rows], rstd[L::rows];
-    row_statistics<L>(s, n, call.eps, mean, rstd);
-#pragma unroll
-    for (int r = 0; r < L::rows; ++r)
-#pragma unroll
-      for (int v = 0; v < L::vectors; ++v)
-#pragma unroll
-        for (int i = 0; i < L::width; ++i) s[r][v][i] = (s[r][v][i] - mean[r]) * rstd[r] * weight[v][i] + bias[v][i];
-    if (call.dropout.rng) {
-      uint32_t bytes[L::rows][L::vectors][L::width / 4];
-      draw_rows<L>(random_stream(call.dropout), first, bytes);
-#pragma unroll
-      for (int r = 0; r < L::rows; ++r)
-#pragma unroll
-        for (int v = 0; v < L::vectors; ++v) drop_drawn(s[r][v], bytes[r][v], call.dropout);
-    }
+    const RowStatistics<L> statistics(s, n, call.eps);
+    uint32_t bytes[L::rows][L::vectors][L::width / 4];
+    if (call.dropout.rng) draw_rows<L>(random_stream(call.dropout), first, bytes);
 #pragma unroll
     for (int r = 0; r < L::rows; ++r) {
       const int64_t token = L::row(first, r);
       if (token >= call.tokens) continue;
       if (L::lane() == 0) {
-        call.mean[token] = mean[r];
-        call.rstd[token] = rstd[r];
+        call.mean[token] = statistics.mean[r];
+        call.rstd[token] = statistics.rstd[r];
       }
 #pragma unroll
-      for (int v = 0; v < L::vectors; ++v)
-        if (L::inside(v, n)) store_vector<L::width>(y + token * n + L::column(v), s[r][v]);
+      for (int v = 0; v < L::vectors; ++v) {
+        if (!L::inside(v, n)) continue;
+#pragma unroll
+        for (int i = 0; i < L::width; ++i) s[r][v][i] = (s[r][v][i] * statistics.rstd[r] + statistics.shift[r]) * weight[v][i] + bias[v][i];
+        if (call.dropout.rng) {
+          keep_drawn(s[r][v], bytes[r][v], call.dropout.threshold);
+#pragma unroll
+          for (int i = 0; i < L::width; ++i) s[r][v][i] *= call.dropout.scale;
+        }
+        store_vector<L::width>(y + token * n + L::column(v), s[r][v]);
+      }
     }
   }
 }

@@ -87,7 +87,9 @@ layer_norm_backward_kernel(const LayerNormBackward call, const ColumnSums sums) 
         for (int i = 0; i < L::width; ++i) d[i] = rstd[r] * (d[i] * weight[v][i] - c1[r] - (s[i] - mean[r]) * rstd[r] * c2[r]);
         store_vector<L::width>(dresidual + at, d);
         if (drops) {
-          drop_drawn(d, bytes[r][v], call.dropout);
+          // (Not keep_drawn, whose shifted bytes would be kept beside the bytes: 12 warps leave 168 registers each.)
+#pragma unroll
+          for (int i = 0; i < L::width; ++i) d[i] = int(bytes[r][v][i / 4] >> 8 * (i % 4) & 255u) < call.dropout.threshold ? d[i] * call.dropout.scale : 0.f;
           store_vector<L::width>(dx + at, d);
         }
 #pragma unroll

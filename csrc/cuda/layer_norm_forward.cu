@@ -23,6 +23,11 @@ layer_norm_forward_kernel(const LayerNormForward call) {
   load_columns<T, L>(call.weight, n, weight);
   load_columns<T, L>(call.bias, n, bias);
   load_columns<T, L>(call.x_bias, n, x_bias);
+  const float scale = drops ? call.dropout.scale : 1.f;   // dropout scales x + x_bias: one multiply-add, with x_bias scaled here
+#pragma unroll
+  for (int v = 0; v < L::vectors; ++v)
+#pragma unroll
+    for (int i = 0; i < L::width; ++i) x_bias[v][i] *= scale;
 
   const int64_t warp = int64_t(blockIdx.x) * launch.warps + threadIdx.x / 32, warps = int64_t(gridDim.x) * launch.warps;
   for (int64_t first = warp * L::rows_per_warp; first < call.rows; first += warps * L::rows_per_warp) {
@@ -40,36 +45,33 @@ layer_norm_forward_kernel(const LayerNormForward call) {
       for (int v = 0; v < L::vectors; ++v) {
         widen<T>(raw_x[r][v], s[r][v]);
 #pragma unroll
-        for (int i = 0; i < L::width; ++i) s[r][v][i] += x_bias[v][i];
-        if (drops) drop_drawn(s[r][v], bytes[r][v], call.dropout);
+        for (int i = 0; i < L::width; ++i) s[r][v][i] = s[r][v][i] * scale + x_bias[v][i];
+        if (drops) keep_drawn(s[r][v], bytes[r][v], call.dropout.threshold);
         if (residual) {
           float other[L::width];
           widen<T>(raw_residual[r][v], other);
 #pragma unroll
           for (int i = 0; i < L::width; ++i) s[r][v][i] += other[i];
         }
+        const int64_t row = L::row(first, r);
+        if (sum && row < call.rows && L::inside(v, n)) store_vector<L::width>(sum + row * n + L::column(v), s[r][v]);
       }
 
-    float mean[L::rows], rstd[L::rows];
-    row_statistics<L>(s, n, call.eps, mean, rstd);
-
+    const RowStatistics<L> statistics(s, n, call.eps);
 #pragma unroll
     for (int r = 0; r < L::rows; ++r) {
       const int64_t row = L::row(first, r);
       if (row >= call.rows) continue;
       if (L::lane() == 0) {
-        call.mean[row] = mean[r];
-        call.rstd[row] = rstd[r];
+        call.mean[row] = statistics.mean[r];
+        call.rstd[row] = statistics.rstd[r];
       }
 #pragma unroll
       for (int v = 0; v < L::vectors; ++v) {
         if (!L::inside(v, n)) continue;
-        const int64_t at = row * n + L::column(v);
-        if (sum) store_vector<L::width>(sum + at, s[r][v]);
-        float out[L::width];
 #pragma unroll
-        for (int i = 0; i < L::width; ++i) out[i] = (s[r][v][i] - mean[r]) * rstd[r] * weight[v][i] + bias[v][i];
-        store_vector<L::width>(y + at, out);
+        for (int i = 0; i < L::width; ++i) s[r][v][i] = (s[r][v][i] * statistics.rstd[r] + statistics.shift[r]) * weight[v][i] + bias[v][i];
+        store_vector<L::width>(y + row * n + L::column(v), s[r][v]);
       }
     }
   }

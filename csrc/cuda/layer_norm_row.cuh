@@ -47,21 +47,6 @@ struct RowLayout {
   __device__ __forceinline__ static int64_t row(int64_t first, int r) { return first + r * (32 / lanes) + threadIdx.x % 32 / lanes; }
 };
 
-// The values of an access. They wait as four words, not as values: two 16-bit values then share a register, and bfloat16 to float is a shift or a mask.
-template <class T> __device__ __forceinline__ void widen(const uint4& raw, float (&out)[values_per_16_bytes<T>]) {
-  const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if constexpr (sizeof(T) == 4) {
-      out[i] = __uint_as_float(words[i]);
-    } else {
-      const float2 pair = unpack<T>(words[i]);
-      out[2 * i] = pair.x;
-      out[2 * i + 1] = pair.y;
-    }
-  }
-}
-
 // Makes the compiler forget what it derived from these words, so that it widens them anew rather than keep both forms in registers. No instruction.
 __device__ __forceinline__ void forget(uint4& raw) { asm volatile("" : "+r"(raw.x), "+r"(raw.y), "+r"(raw.z), "+r"(raw.w)); }
 
@@ -117,60 +102,68 @@ __device__ __forceinline__ void draw_rows(const PhiloxStream& stream, int64_t fi
   }
 }
 
-template <int width> __device__ __forceinline__ void drop_drawn(float (&x)[width], const uint32_t (&bytes)[width / 4], const Dropout& dropout) {
+// x where its byte is kept, else 0: the scale is left to the caller, who may have a product to fold it into. A byte is compared in the top of a word, whatever
+// lies below it: byte < threshold exactly if the word is below threshold * 2^24 (2^32 keeps all).
+template <int width> __device__ __forceinline__ void keep_drawn(float (&x)[width], const uint32_t (&bytes)[width / 4], int threshold) {
+  const uint32_t most = (uint32_t(threshold) << 24) - 1u;
 #pragma unroll
-  for (int i = 0; i < width; ++i) x[i] = int(bytes[i / 4] >> 8 * (i % 4) & 255u) < dropout.threshold ? x[i] * dropout.scale : 0.f;
+  for (int i = 0; i < width; ++i) x[i] = bytes[i / 4] << 8 * (3 - i % 4) <= most ? x[i] : 0.f;
 }
 
-// Mean and 1/sqrt(variance + eps) of rows in registers. The second pass sums the deviations as well as their squares, and so takes the rounding of the first
-// pass's mean out of both results (Chan, Golub, LeVeque 1983: the corrected two-pass algorithm): with eps = 1e-12 a row that hardly varies would show it.
-template <class L>
-__device__ __forceinline__ void row_statistics(const float (&s)[L::rows][L::vectors][L::width], int n, float eps, float (&mean)[L::rows],
-                                               float (&rstd)[L::rows]) {
-  const float inverse_n = 1.f / float(n);
-  float deviation[L::rows], square[L::rows];
+// Mean and 1/sqrt(variance + eps) of rows in registers, which become deviations: (s - mean) rstd is s rstd + shift thereafter.
+//
+// The second pass sums the deviations as well as their squares, and so takes the rounding of the first pass's mean out of both results (Chan, Golub, LeVeque
+// 1983: the corrected two-pass algorithm): with eps = 1e-12 a row that hardly varies would show it.
+template <class L> struct RowStatistics {
+  float mean[L::rows], rstd[L::rows], shift[L::rows];
+
+  __device__ __forceinline__ RowStatistics(float (&s)[L::rows][L::vectors][L::width], int n, float eps) {
+    const float inverse_n = 1.f / float(n);
+    float deviation[L::rows], square[L::rows];
 #pragma unroll
-  for (int r = 0; r < L::rows; ++r) {
-    mean[r] = 0.f;
+    for (int r = 0; r < L::rows; ++r) {
+      mean[r] = 0.f;
 #pragma unroll
-    for (int v = 0; v < L::vectors; ++v) {
-      float part = 0.f;   // a chain of additions for each access, not one for the row
+      for (int v = 0; v < L::vectors; ++v) {
+        float part = 0.f;   // a chain of additions for each access, not one for the row
 #pragma unroll
-      for (int i = 0; i < L::width; ++i) part += s[r][v][i];
-      mean[r] += part;
-    }
-  }
-#pragma unroll
-  for (int r = 0; r < L::rows; ++r) mean[r] = warp_sum<L::lanes>(mean[r]) * inverse_n;
-#pragma unroll
-  for (int r = 0; r < L::rows; ++r) {
-    deviation[r] = square[r] = 0.f;
-#pragma unroll
-    for (int v = 0; v < L::vectors; ++v) {
-      if (!L::inside(v, n)) continue;
-      float part = 0.f, part_square = 0.f;
-#pragma unroll
-      for (int i = 0; i < L::width; ++i) {
-        const float d = s[r][v][i] - mean[r];
-        part += d;
-        part_square += d * d;
+        for (int i = 0; i < L::width; ++i) part += s[r][v][i];
+        mean[r] += part;
       }
-      deviation[r] += part;
-      square[r] += part_square;
+    }
+#pragma unroll
+    for (int r = 0; r < L::rows; ++r) mean[r] = warp_sum<L::lanes>(mean[r]) * inverse_n;
+#pragma unroll
+    for (int r = 0; r < L::rows; ++r) {
+      deviation[r] = square[r] = 0.f;
+#pragma unroll
+      for (int v = 0; v < L::vectors; ++v) {
+        if (!L::inside(v, n)) continue;
+        float part = 0.f, part_square = 0.f;
+#pragma unroll
+        for (int i = 0; i < L::width; ++i) {
+          s[r][v][i] -= mean[r];
+          part += s[r][v][i];
+          part_square += s[r][v][i] * s[r][v][i];
+        }
+        deviation[r] += part;
+        square[r] += part_square;
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < L::rows; ++r) {
+      deviation[r] = warp_sum<L::lanes>(deviation[r]);
+      square[r] = warp_sum<L::lanes>(square[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < L::rows; ++r) {
+      const float correction = deviation[r] * inverse_n;
+      mean[r] += correction;
+      rstd[r] = rsqrtf(fmaxf(square[r] * inverse_n - correction * correction, 0.f) + eps);
+      shift[r] = -correction * rstd[r];
     }
   }
-#pragma unroll
-  for (int r = 0; r < L::rows; ++r) {
-    deviation[r] = warp_sum<L::lanes>(deviation[r]);
-    square[r] = warp_sum<L::lanes>(square[r]);
-  }
-#pragma unroll
-  for (int r = 0; r < L::rows; ++r) {
-    const float correction = deviation[r] * inverse_n;
-    mean[r] += correction;
-    rstd[r] = rsqrtf(fmaxf(square[r] * inverse_n - correction * correction, 0.f) + eps);
-  }
-}
+};
 
 // Blocks for `rows` rows: no more than have work.
 inline int blocks_for(int64_t rows, int64_t rows_per_block, int most) {

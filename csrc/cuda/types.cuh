@@ -42,25 +42,54 @@ template <class T, int N> struct alignas(sizeof(T) * N) Vector {
 // Values in 16 bytes: 8 of 16 bits, 4 of float.
 template <class T> inline constexpr int values_per_16_bytes = 16 / int(sizeof(T));
 
+// The values of 16 bytes as float, and back. They are moved as four words: a struct of 16-bit values the compiler may take apart, into four accesses.
+template <class T> __device__ __forceinline__ void widen(const uint4& words, float* out) {
+  const uint32_t word[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      out[i] = __uint_as_float(word[i]);
+    } else {
+      const float2 pair = unpack<T>(word[i]);
+      out[2 * i] = pair.x;
+      out[2 * i + 1] = pair.y;
+    }
+  }
+}
+
+template <class T> __device__ __forceinline__ uint4 narrow(const float* in) {
+  uint32_t word[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (sizeof(T) == 4) word[i] = __float_as_uint(in[i]);
+    else word[i] = pack<T>(in[2 * i], in[2 * i + 1]);
+  }
+  return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
 // N values from p, which is aligned to min(16, N * sizeof(T)) bytes; N = 8 of float are two accesses.
 template <int N, class T> __device__ __forceinline__ void load_vector(const T* p, float (&out)[N]) {
-  constexpr int step = N < values_per_16_bytes<T> ? N : values_per_16_bytes<T>;
+  constexpr int whole = values_per_16_bytes<T>;
+  if constexpr (N >= whole) {
 #pragma unroll
-  for (int i = 0; i < N; i += step) {
-    const Vector<T, step> part = *reinterpret_cast<const Vector<T, step>*>(p + i);
+    for (int i = 0; i < N; i += whole) widen<T>(*reinterpret_cast<const uint4*>(p + i), out + i);
+  } else {
+    const Vector<T, N> part = *reinterpret_cast<const Vector<T, N>*>(p);
 #pragma unroll
-    for (int j = 0; j < step; ++j) out[i + j] = to_float(part.v[j]);
+    for (int j = 0; j < N; ++j) out[j] = to_float(part.v[j]);
   }
 }
 
 template <int N, class T> __device__ __forceinline__ void store_vector(T* p, const float (&in)[N]) {
-  constexpr int step = N < values_per_16_bytes<T> ? N : values_per_16_bytes<T>;
+  constexpr int whole = values_per_16_bytes<T>;
+  if constexpr (N >= whole) {
 #pragma unroll
-  for (int i = 0; i < N; i += step) {
-    Vector<T, step> part;
+    for (int i = 0; i < N; i += whole) *reinterpret_cast<uint4*>(p + i) = narrow<T>(in + i);
+  } else {
+    Vector<T, N> part;
 #pragma unroll
-    for (int j = 0; j < step; ++j) part.v[j] = from_float<T>(in[i + j]);
-    *reinterpret_cast<Vector<T, step>*>(p + i) = part;
+    for (int j = 0; j < N; ++j) part.v[j] = from_float<T>(in[j]);
+    *reinterpret_cast<Vector<T, N>*>(p) = part;
   }
 }
 
