@@ -25,21 +25,28 @@ template <class Problem> bool is_resident(const Problem& p) {
 // What a tensor map can say: at least one row, and strides that are not zero (that rows are aligned is seen to at the boundary).
 bool has_boxes(const AttentionRows& rows, int64_t count) { return count > 0 && rows.row_stride > 0 && rows.head_stride > 0; }
 
+template <class Problem> bool has_boxes(const Problem& p) {
+  return p.dim > attention_config::hopper_dim / 2 && p.dim <= attention_config::hopper_dim && has_boxes(p.q, p.rows_q) && has_boxes(p.k, p.rows_k) && has_boxes(p.v, p.rows_k);
+}
+
 // The sign of a negative scale could not be moved into q, which goes from shared memory to the tensor cores.
 bool is_for_hopper(const AttentionForward& p) {
-  return is_resident(p) && p.scale >= 0.f && has_boxes(p.q, p.rows_q) && has_boxes(p.k, p.rows_k) && has_boxes(p.v, p.rows_k);
+  return within<attention_config::resident_keys>(p) && has_boxes(p) && p.scale >= 0.f;
 }
+
+bool is_short_for_hopper(const AttentionBackward& p) { return is_short(p) && has_boxes(p) && has_boxes(p.grad, p.rows_q); }
 
 template <class Problem> bool any(const Problem&) { return true; }
 
 constexpr Class<AttentionForward> forward_classes[] = {
-    {"hopper", 9, is_for_hopper, forward_hopper_shared, launch_forward_hopper},
+    {"resident on Hopper", 9, is_for_hopper, forward_hopper_shared, launch_forward_hopper},
     {"short", 0, is_short, forward_short_shared, launch_forward_short},
     {"resident", 0, is_resident, forward_resident_shared, launch_forward_resident},
     {"streaming", 0, any, forward_streaming_shared, launch_forward_streaming},
 };
 
 constexpr Class<AttentionBackward> backward_classes[] = {
+    {"short on Hopper", 9, is_short_for_hopper, backward_short_hopper_shared, launch_backward_short_hopper},
     {"short", 0, is_short_and_narrow, backward_short_shared, launch_backward_short},
     {"resident", 0, is_resident, backward_resident_shared, launch_backward_resident},
     {"streaming", 0, any, backward_streaming_shared, launch_backward_streaming},

@@ -74,6 +74,21 @@ __device__ __forceinline__ void score_gradients(uint32_t (&ds)[4], const uint32_
   }
 }
 
+// Adds over the 16 keys of the warp, for 32 queries: what the thread holds of four blocks of eight queries becomes, in every lane, the sum of one query, the one
+// at 8 * (lane / 8) + 2 * (lane % 4) + (lane / 4) % 2. Three exchanges halve what is left to add.
+__device__ __forceinline__ float sum_over_keys(float (&x)[8]) {
+  const int lane = lane_of_warp();
+#pragma unroll
+  for (int bit = 16, n = 4; n > 0; bit /= 2, n /= 2)
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      const bool upper = lane & bit;
+      const float received = __shfl_xor_sync(0xffffffffu, upper ? x[i] : x[i + n], bit);
+      x[i] = (upper ? x[i + n] : x[i]) + received;
+    }
+  return x[0];
+}
+
 // Writes an operand [16 x 16] to the tile [rows][N], rows from row0 and columns from column0 on.
 template <int N, class T> __device__ __forceinline__ void store_operand(T* tile, const uint32_t (&a)[4], int row0, int column0) {
   const int lane = lane_of_warp(), group = lane >> 2, t = lane & 3;

@@ -42,21 +42,6 @@ template <class T, int D> struct Memory {
   float lse[short_keys], delta[short_keys];
 };
 
-// Adds over the 16 keys of the warp, for 32 queries: what the thread holds of four blocks of eight queries becomes, in every lane, the sum of one query, the one
-// at 8 * (lane / 8) + 2 * (lane % 4) + (lane / 4) % 2. Three exchanges halve what is left to add.
-__device__ __forceinline__ float sum_over_keys(float (&x)[8]) {
-  const int lane = lane_of_warp();
-#pragma unroll
-  for (int bit = 16, n = 4; n > 0; bit /= 2, n /= 2)
-#pragma unroll
-    for (int i = 0; i < n; ++i) {
-      const bool upper = lane & bit;
-      const float received = __shfl_xor_sync(0xffffffffu, upper ? x[i] : x[i + n], bit);
-      x[i] = (upper ? x[i + n] : x[i]) + received;
-    }
-  return x[0];
-}
-
 // What a warp does with its keys, of which at least one is there: dk and dv of them, their part of delta and of dS. It meets the other warps five times.
 // The number of queries is at most 16 * blocks.
 template <class T, int D, bool dropout, int blocks>

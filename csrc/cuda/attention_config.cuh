@@ -63,4 +63,9 @@ struct ForwardHopper {
   static constexpr int producer_registers = 32, consumer_registers = 160;   // 128 at the start
 };
 
+// Two blocks a multiprocessor, of two groups of 64 keys each, leave a thread 128 registers; 82 KiB of shared memory each.
+struct BackwardShortHopper {
+  static constexpr int threads = 256, blocks = 2;
+};
+
 }  // namespace electra::cuda::attention_config

@@ -63,6 +63,12 @@ template <int R> __device__ __forceinline__ void wgmma_hold(float (&d)[R]) {
   for (int i = 0; i < R; ++i) asm volatile("" : "+f"(d[i]) :: "memory");
 }
 
+// The same for operands in registers, before wgmma_fence: nothing that makes them may move behind it.
+template <int N> __device__ __forceinline__ void wgmma_hold(uint32_t (&a)[N][4]) {
+#pragma unroll
+  for (int i = 0; i < 4 * N; ++i) asm volatile("" : "+r"(a[i / 4][i % 4]) :: "memory");
+}
+
 // Registers of a warpgroup's threads (a multiple of 8 from 24 to 240): producers give them up, consumers take them. The whole warpgroup calls.
 template <int N> __device__ __forceinline__ void release_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(N)); }
 template <int N> __device__ __forceinline__ void acquire_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(N)); }

@@ -13,6 +13,7 @@ inline void wgmma_fence() { emulation::wgmma_fence(); }
 inline void wgmma_commit() { emulation::wgmma_commit(); }
 template <int N> inline void wgmma_wait() { emulation::wgmma_wait(N); }
 template <int R> inline void wgmma_hold(float (&)[R]) {}
+template <int N> inline void wgmma_hold(uint32_t (&)[N][4]) {}
 template <int N> inline void release_registers() {}
 template <int N> inline void acquire_registers() {}
 
