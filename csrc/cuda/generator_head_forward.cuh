@@ -43,12 +43,12 @@ struct ForwardLayout {
 inline ForwardLayout forward_layout(const GeneratorProblem& p, void* memory) {
   const int variant = sweep_variant(p.features, p.device.shared_limit);
   ForwardLayout l{};
-  l.hopper = p.device.major == 9 && p.features <= hopper_most_features;
+  l.hopper = p.device.major == 9;
   l.block_rows = l.hopper ? hopper_rows : sweep_rows(variant);
   l.blocks = l.hopper ? blocks_of(p.slots, hopper_cluster * hopper_rows) * hopper_cluster : blocks_of(p.slots, l.block_rows);
   if (l.hopper) {
     l.tiles = blocks_of(p.columns, hopper_columns);
-    l.tiles_per_part = steps_per_part(l.blocks, l.tiles, 2 * forward_part_steps, multiprocessors_assumed, most_forward_parts);
+    l.tiles_per_part = steps_per_part(l.blocks, l.tiles, 2 * forward_part_steps, hopper_multiprocessors, most_forward_parts);
     l.padded_columns = l.tiles * hopper_columns;
   } else {
     const int64_t steps = blocks_of(p.columns, step_columns), at_once = multiprocessors_assumed * sweep_launches[variant].blocks_per_multiprocessor;

@@ -58,9 +58,10 @@ template <int variant> struct Sweep {
 };
 
 #ifdef ELECTRA_EMULATION   // small enough that a test's shapes are cut as those of a training step are on a GPU
-constexpr int64_t multiprocessors_assumed = 2, chunk_bytes = int64_t(128) << 10, recompute_bytes = int64_t(128) << 10;
+constexpr int64_t multiprocessors_assumed = 2, hopper_multiprocessors = 4, chunk_bytes = int64_t(128) << 10, recompute_bytes = int64_t(128) << 10;
 #else
 constexpr int64_t multiprocessors_assumed = 132;          // H100, H200: what waves of blocks are counted with
+constexpr int64_t hopper_multiprocessors = 132;           // the same for blocks in clusters of two
 constexpr int64_t chunk_bytes = int64_t(128) << 20;       // of stored gradients in backward: more slots a chunk make longer sums, and fewer passes over dweight
 constexpr int64_t recompute_bytes = int64_t(64) << 20;    // of dhidden's partial sums where nothing else is stored
 #endif
@@ -89,7 +90,8 @@ constexpr int64_t most_forward_parts = 64, forward_part_steps = 1;   // 32 KiB o
 // producer warp fetches the weight ahead in chunks of 256 rows: four of 32 KiB are two tiles at 128 features. One block a multiprocessor; two, which share the weight,
 // a cluster: alone each would need 64 KiB in the 2048 clocks of a tile at 128 features, and L2 gives some 24 bytes a clock.
 constexpr int hopper_rows = 128, hopper_columns = 256, hopper_stages = 4, hopper_threads = 3 * 128, hopper_cluster = 2;
-constexpr int hopper_most_features = 256;   // whose rows stay in shared memory, 64 KiB; with more, both operands would come through L2 again, which bounds the other sweep already
+// Whose rows stay in shared memory, 64 KiB. Those of more features are fetched again for every tile, 16 KiB more a chunk: 192 KiB of stages.
+constexpr int hopper_resident_features = 256;
 
 // --- backward in chunks: the gradients of the logits of some slots are stored, 16-bit, and multiplied twice.
 // 256 x 128 results a block, 8 warps of 64 x 64: 12 bytes from L2 for 1024 FLOP, where 128 x 128 would take 16. Three stages of 48 KiB, two where shared memory is

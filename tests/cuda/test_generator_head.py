@@ -33,10 +33,11 @@ CASES = [
     (150, 128, 520),  # several blocks of slots
     (40, 136, 70),  # in chunks
     (300, 200, 150),  # two chunks
-    (11, 321, 140),  # rows that do not stay
+    (40, 256, 1100),  # a stage a chunk: the ring has one tile
+    (11, 321, 1100),  # rows that do not stay
     (140, 520, 70),
 ]
-WIDE_CASES = CASES[-3:]
+WIDE_CASES = CASES[-4:]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,13 @@ def test_forward_on_ada(assert_equals_the_reference, on, case) -> None:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize(
     ("case", "device"),
-    [((60, 16, 40), HOPPER), ((150, 32, 700), HOPPER), ((60, 264, 200), AMPERE), ((150, 32, 700), AMPERE)],
+    [
+        ((60, 16, 40), HOPPER),
+        ((150, 32, 700), HOPPER),
+        ((60, 264, 600), HOPPER),
+        ((60, 264, 200), AMPERE),
+        ((150, 32, 700), AMPERE),
+    ],
     ids=str,
 )
 def test_temperature_and_disallow_correct(assert_equals_the_reference, on, case, device, temperature, disallow) -> None:
@@ -313,10 +320,10 @@ def test_a_gradient_that_overflowed_stays_visible(ops, features) -> None:
         assert dhidden[4].isfinite().all()
 
 
-@pytest.mark.parametrize(("features", "device"), [(72, HOPPER), (24, AMPERE), (144, AMPERE), (264, ADA)])
+@pytest.mark.parametrize(("features", "device"), [(72, HOPPER), (264, HOPPER), (24, AMPERE), (144, AMPERE), (264, ADA)])
 def test_any_order_of_threads(ops, emulator, features, device) -> None:
     """Several parts of the vocabulary, several chunks of slots: the same bits whichever thread and block runs first."""
-    inputs = make(200, features, 560, torch.bfloat16)
+    inputs = make(200, features, 1100, torch.bfloat16)
     grad = torch.randn(200)
 
     def run() -> list[Tensor]:

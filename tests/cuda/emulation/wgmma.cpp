@@ -168,12 +168,14 @@ void wgmma_wait(int groups_left) {
     std::memcpy(d, found->second.data(), found->second.size() * sizeof(float));
     self.accumulators.erase(found);
   }
-  if (self.lane) return;
-  warp.wgmma_fenced = warp.wgmma_fenced && !(self.committed_wgmma.empty() && self.open_wgmma.empty());
-  while (int(warp.committed_operands.size()) > groups_left) {
-    for (const SharedPiece& piece : warp.committed_operands.front()) mark_being_read(piece.shared, piece.bytes, -1);
-    warp.committed_operands.pop_front();
+  if (self.lane == 0) {
+    warp.wgmma_fenced = warp.wgmma_fenced && !(self.committed_wgmma.empty() && self.open_wgmma.empty());
+    while (int(warp.committed_operands.size()) > groups_left) {
+      for (const SharedPiece& piece : warp.committed_operands.front()) mark_being_read(piece.shared, piece.bytes, -1);
+      warp.committed_operands.pop_front();
+    }
   }
+  meet_whole_warp("wgmma_wait");   // no lane says that the operands are free before they are
 }
 
 }  // namespace electra::emulation
