@@ -34,7 +34,8 @@ bool is_for_hopper(const AttentionForward& p) {
   return within<attention_config::resident_keys>(p) && has_boxes(p) && p.scale >= 0.f;
 }
 
-bool is_short_for_hopper(const AttentionBackward& p) { return is_short(p) && has_boxes(p) && has_boxes(p.grad, p.rows_q); }
+bool is_for_hopper(const AttentionBackward& p) { return within<attention_config::resident_keys>(p) && has_boxes(p) && has_boxes(p.grad, p.rows_q); }
+bool is_short_for_hopper(const AttentionBackward& p) { return is_short(p) && is_for_hopper(p); }
 
 template <class Problem> bool any(const Problem&) { return true; }
 
@@ -47,6 +48,7 @@ constexpr Class<AttentionForward> forward_classes[] = {
 
 constexpr Class<AttentionBackward> backward_classes[] = {
     {"short on Hopper", 9, is_short_for_hopper, backward_short_hopper_shared, launch_backward_short_hopper},
+    {"resident on Hopper", 9, is_for_hopper, backward_hopper_shared, launch_backward_hopper},
     {"short", 0, is_short_and_narrow, backward_short_shared, launch_backward_short},
     {"resident", 0, is_resident, backward_resident_shared, launch_backward_resident},
     {"streaming", 0, any, backward_streaming_shared, launch_backward_streaming},

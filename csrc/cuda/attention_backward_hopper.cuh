@@ -52,7 +52,7 @@ __device__ __forceinline__ void weigh_columns(uint32_t (&weights)[blocks][4], co
 
 // dS from dP of 64 queries, as operands, and in the tile [keys][64] for dQ: of the warp's 16 keys, rows row0 and on.
 template <class T, bool dropout>
-__device__ __forceinline__ void differentiate_columns(uint32_t (*ds)[4], const uint32_t (*weights)[4], const float (&dp)[box_rows / 2], const float* delta, T* tile, int row0) {
+__device__ __forceinline__ void differentiate_columns(uint32_t (*ds)[4], const uint32_t (*weights)[4], const float* dp, const float* delta, T* tile, int row0) {
 #pragma unroll
   for (int j = 0; j < box_rows / 16; ++j) {
     float pair[2][4];

@@ -55,8 +55,8 @@ template <class T, bool dropout> __device__ __forceinline__ void sum_deltas(floa
 
 // All threads: makes what lies behind the sequence in two tiles zero. A barrier must follow.
 template <class T> __device__ __forceinline__ void clear_tails(T* of_keys, int nk, T* of_queries, int nq) {
-  clear_tail(of_keys, nk, int(threadIdx.x), threads);
-  clear_tail(of_queries, nq, int(threadIdx.x), threads);
+  clear_tail(of_keys, nk, fetched_rows(nk), int(threadIdx.x), threads);
+  clear_tail(of_queries, nq, fetched_rows(nq), int(threadIdx.x), threads);
 }
 
 // V and dO have come, and hold only numbers, for all.
@@ -158,7 +158,7 @@ attention_backward_short_hopper(const __grid_constant__ CUtensorMap q, const __g
     mbarrier_init(&memory->scores_ready, 1);
     mbarrier_init(&memory->all_ready, 1);
     mbarrier_fence_init();
-    const uint32_t bytes = bytes_of_rows(sequence.nk) + bytes_of_rows(sequence.nq);
+    const uint32_t bytes = fetched_bytes(sequence.nk) + fetched_bytes(sequence.nq);
     mbarrier_arrive_expect(&memory->scores_ready, bytes);
     fetch_rows(memory->keys, &k, &memory->scores_ready, sequence.first_k, head, sequence.nk);
     fetch_rows(memory->queries, &q, &memory->scores_ready, sequence.first_q, head, sequence.nq);

@@ -68,4 +68,9 @@ struct BackwardShortHopper {
   static constexpr int threads = 256, blocks = 2;
 };
 
+// A cluster of blocks a head, 128 keys a block, one block a multiprocessor: the sums of dq from the other blocks take 32 KiB each (212 KiB of shared memory with three).
+struct BackwardHopper {
+  static constexpr int block_rows = 128, threads = 256, query_stages = 2;
+};
+
 }  // namespace electra::cuda::attention_config

@@ -75,9 +75,9 @@ template <class Memory> __device__ __forceinline__ void produce(const AttentionF
       for (int i = 0; i < item.key_tiles; ++i, ++slot.taken) {
         const int key = i * slot_keys, count = min(slot_keys, item.sequence.nk - key);
         mbarrier_wait(&memory.empty[slot.at()], slot.parity() ^ 1);
-        mbarrier_arrive_expect(&memory.keys_full[slot.at()], bytes_of_rows(count));
+        mbarrier_arrive_expect(&memory.keys_full[slot.at()], fetched_bytes(count));
         fetch_rows(memory.keys[slot.at()], maps.k, &memory.keys_full[slot.at()], item.sequence.first_k + key, item.head, count);
-        mbarrier_arrive_expect(&memory.values_full[slot.at()], bytes_of_rows(count));
+        mbarrier_arrive_expect(&memory.values_full[slot.at()], fetched_bytes(count));
         fetch_rows(memory.values[slot.at()], maps.v, &memory.values_full[slot.at()], item.sequence.first_k + key, item.head, count);
       }
       fetch_queries(first_round, item.query_tiles);
@@ -96,7 +96,8 @@ template <class Memory> __device__ __forceinline__ void clean_values(const Atten
 #pragma unroll 1
     for (int i = 0; i < item.key_tiles; ++i, ++slot.taken) {
       mbarrier_wait(&memory.values_full[slot.at()], slot.parity());
-      clear_tail(memory.values[slot.at()], min(slot_keys, item.sequence.nk - i * slot_keys), lane, 32);
+      const int count = min(slot_keys, item.sequence.nk - i * slot_keys);
+      clear_tail(memory.values[slot.at()], count, fetched_rows(count), lane, 32);
       __syncwarp();
       if (lane == 0) {
         mbarrier_arrive(&memory.values_clean[slot.at()]);

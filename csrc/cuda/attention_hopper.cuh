@@ -19,8 +19,9 @@ inline cudaError_t boxes_of(CUtensorMap& map, const AttentionProblem& p, const A
                                {hopper_dim, box_rows, 1}, Swizzle::bytes_128});
 }
 
-// The bytes of as many boxes as `count` rows need.
-__device__ __forceinline__ uint32_t bytes_of_rows(int count) { return uint32_t(divide_up(count, box_rows) * box_bytes); }
+// The rows of as many boxes as `count` rows need, and their bytes.
+__device__ __forceinline__ int fetched_rows(int count) { return round_up(count, box_rows); }
+__device__ __forceinline__ uint32_t fetched_bytes(int count) { return uint32_t(fetched_rows(count) * hopper_dim * 2); }
 
 // One thread: starts fetching `count` rows of a head, from packed row `row` on, in whole boxes. `barrier` has been told of their bytes.
 template <class T> __device__ __forceinline__ void fetch_rows(T* tile, const CUtensorMap* map, Mbarrier* barrier, int row, int head, int count) {
@@ -28,11 +29,11 @@ template <class T> __device__ __forceinline__ void fetch_rows(T* tile, const CUt
   for (int i = 0; i < count; i += box_rows) tma_load_3d(tile + i * hopper_dim, map, barrier, 0, row + i, head);
 }
 
-// Makes the rows of a tile from `count` to the end of their box zero, as lane `lane` of `lanes`, for asynchronous readers. A barrier must follow.
-template <class T> __device__ __forceinline__ void clear_tail(T* tile, int count, int lane, int lanes) {
+// Makes the rows of a tile from `count` to `rows` zero, as lane `lane` of `lanes`, for asynchronous readers. A barrier must follow.
+template <class T> __device__ __forceinline__ void clear_tail(T* tile, int count, int rows, int lane, int lanes) {
   constexpr int pieces = hopper_dim / 8;
 #pragma unroll 1
-  for (int i = count * pieces + lane; i < round_up(count, box_rows) * pieces; i += lanes) reinterpret_cast<uint4*>(tile)[i] = make_uint4(0, 0, 0, 0);
+  for (int i = count * pieces + lane; i < rows * pieces; i += lanes) reinterpret_cast<uint4*>(tile)[i] = make_uint4(0, 0, 0, 0);
   fence_async_proxy();
 }
 

@@ -15,6 +15,7 @@ cudaError_t launch_backward_short(const AttentionBackward& p, cudaStream_t strea
 cudaError_t launch_backward_resident(const AttentionBackward& p, cudaStream_t stream);
 cudaError_t launch_backward_streaming(const AttentionBackward& p, cudaStream_t stream);
 cudaError_t launch_backward_short_hopper(const AttentionBackward& p, cudaStream_t stream);
+cudaError_t launch_backward_hopper(const AttentionBackward& p, cudaStream_t stream);
 
 // The widest head of the one-kernel backward: at 128 it needs more than the 255 registers of a thread.
 inline constexpr int backward_short_dim = 96;
@@ -28,6 +29,7 @@ int64_t backward_short_shared(const AttentionBackward& p);
 int64_t backward_resident_shared(const AttentionBackward& p);
 int64_t backward_streaming_shared(const AttentionBackward& p);
 int64_t backward_short_hopper_shared(const AttentionBackward& p);
+int64_t backward_hopper_shared(const AttentionBackward& p);
 
 inline bool has_dropout(const AttentionProblem& p) { return p.dropout.threshold < 256; }
 

@@ -171,6 +171,13 @@ def test_cross(ops, name, dropout) -> None:
     assert_right(ops, Problem(name, **lengths, heads=1, scale=0.3, dropout=dropout))
 
 
+@pytest.mark.parametrize("name", ["resident", "hopper"])
+def test_cross_at_length(ops, name) -> None:
+    """Blocks that own keys and no queries, queries and no keys, or neither."""
+    lengths = {"lengths": [300, 3, 0, 129, 20], "lengths_k": [70, 400, 9, 0, 260]}
+    assert_right(ops, Problem(name, **lengths, heads=1, dropout=True))
+
+
 @pytest.mark.parametrize("width", [64, 128])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_causal(ops, width, dropout) -> None:
