@@ -22,6 +22,7 @@ from electra_fast.nn.embeddings import embed
 from electra_fast.nn.feed_forward import project_and_gelu
 from electra_fast.nn.layer_norm import project_and_norm
 from electra_fast.nn.linear import is_plain
+from electra_fast.nn.packed import encode_packed
 from electra_fast.nn.packing import Packing, pack_mask, without_padding
 from electra_fast.rng import fresh
 
@@ -45,6 +46,11 @@ class _Batch:
 class ElectraLayer(hf.ElectraLayer):
     """`transformers`' layer, on packed rows ``[T, N]`` when it is given a batch."""
 
+    @property
+    def is_exact_gelu(self) -> bool:
+        """Whether the activation is the one that our kernels have."""
+        return type(self.intermediate.intermediate_act_fn) is _GELU
+
     def forward(self, hidden_states, *args, batch: _Batch | None = None, site: int = 0, **kwargs):
         """As the parent's; with ``batch``, which only `ElectraModel` gives, ``[T, N]`` to ``[T, N]``."""
         if batch is None:
@@ -63,8 +69,7 @@ class ElectraLayer(hf.ElectraLayer):
         )
         hidden = _output(self.attention.output, context, hidden_states, batch.rng, site + 1)
         intermediate = self.intermediate
-        fused = type(intermediate.intermediate_act_fn) is _GELU
-        wide = project_and_gelu(hidden, intermediate.dense) if fused else intermediate(hidden)
+        wide = project_and_gelu(hidden, intermediate.dense) if self.is_exact_gelu else intermediate(hidden)
         return _output(self.output, wide, hidden, batch.rng, site + 2)
 
 
@@ -73,6 +78,7 @@ class ElectraModel(hf.ElectraModel):
 
     padding: str
     head_reads_first_token: bool
+    int8: bool
 
     def forward(
         self,
@@ -98,19 +104,32 @@ class ElectraModel(hf.ElectraModel):
         hidden = self._embed(packing, batch.rng, tokens, token_type_ids, position_ids, inputs_embeds)
         if hasattr(self, "embeddings_project"):
             hidden = self.embeddings_project(hidden)
-        all_hidden = [hidden]
-        for i, layer in enumerate(self.encoder.layer):
-            hidden = layer(hidden, batch=batch, site=1 + 3 * i)
-            all_hidden.append(hidden)
-
         output_hidden_states = kwargs.get("output_hidden_states")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        all_hidden = [hidden]
+        packed = None
+        if batch.keys is None and not output_hidden_states:
+            packed = self._encode_packed(hidden, batch)
+        if packed is not None:
+            hidden = packed
+        else:
+            for i, layer in enumerate(self.encoder.layer):
+                hidden = layer(hidden, batch=batch, site=1 + 3 * i)
+                all_hidden.append(hidden)
+
         outputs = BaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=packing.unpack(hidden),
             hidden_states=tuple(packing.unpack(x) for x in all_hidden) if output_hidden_states else None,
         )
         return outputs if (self.config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
+
+    def _encode_packed(self, hidden: Tensor, batch: _Batch) -> Tensor | None:
+        """All layers in one call, where that can be."""
+        if any(module._forward_hooks or module._forward_pre_hooks for module in (self.encoder, self.encoder.layer)):
+            return None
+        products = torch.int8 if self.int8 else None
+        return encode_packed(self, self.encoder.layer, hidden, batch.cu_seqlens, batch.max_seqlen, products)
 
     def _not_covered(self, tokens: Tensor | None, mask: Tensor | None, args: tuple, kwargs: dict) -> str | None:
         """None, or what of this call the packed path does not do."""
@@ -165,7 +184,7 @@ class ElectraModel(hf.ElectraModel):
         ).squeeze(0)
 
 
-def convert(model: nn.Module, padding: str) -> None:
+def convert(model: nn.Module, padding: str, int8: bool) -> None:
     """Turn every `transformers` ``ElectraModel`` in ``model``, and its layers, into the classes above."""
     networks = [module for module in model.modules() if isinstance(module, hf.ElectraModel)]
     if not networks:
@@ -190,6 +209,7 @@ def convert(model: nn.Module, padding: str) -> None:
         network.__class__ = ElectraModel
         network.padding = padding
         network.head_reads_first_token = reads_first
+        network.int8 = int8
         for layer in network.encoder.layer:
             layer.__class__ = ElectraLayer
 

@@ -9,6 +9,7 @@ from electra_fast.rng import fresh
 
 from .attention import Attention, ResidualOutput
 from .feed_forward import Intermediate
+from .packed import encode_packed
 from .sizes import Sizes
 
 
@@ -63,6 +64,10 @@ class Encoder(nn.Module):
         """As `SelfAttention.forward`. In training without ``rng`` one is drawn for all layers."""
         if self.training and rng is None:
             rng = fresh(x.device)
+        if x.ndim == 2 and cu_seqlens is not None and attention_mask is None:
+            packed = encode_packed(self, self.layer, x, cu_seqlens, max_seqlen)
+            if packed is not None:
+                return packed
         for layer in self.layer:
             if self.training and self.gradient_checkpointing:
                 inputs = (x, cu_seqlens, max_seqlen, rng, attention_mask)

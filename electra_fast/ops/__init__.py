@@ -9,6 +9,7 @@ from .attention import attention, attention_padded
 from .backend import BACKENDS, OPS, backends, use_backend
 from .discriminator_loss import discriminator_loss
 from .embedding import embedding
+from .encoder import LayerParameters, PackedLayers, encoder, encoder_missing, pack_layers
 from .gelu import gelu
 from .generator_head import GeneratorOutput, generator_head
 from .layer_norm import layer_norm
@@ -19,18 +20,23 @@ __all__ = [
     "BACKENDS",
     "OPS",
     "GeneratorOutput",
+    "LayerParameters",
     "MaskedTokens",
+    "PackedLayers",
     "adam_",
     "attention",
     "attention_padded",
     "backends",
     "discriminator_loss",
     "embedding",
+    "encoder",
+    "encoder_missing",
     "gelu",
     "generator_head",
     "layer_norm",
     "mask_tokens",
     "max_predictions_bound",
+    "pack_layers",
     "replace_tokens",
     "use_backend",
 ]

@@ -94,13 +94,17 @@ def use_backend(name: str, ops: Sequence[str] | None = None) -> Iterator[None]:
         _forced.update(before)
 
 
+def forced(op: str) -> str | None:
+    """The backend that `use_backend` forces for this op, if any."""
+    return _forced[op]
+
+
 def choose(op: str, device: torch.device, *dtypes: torch.dtype) -> str:
     """The backend that runs ``op`` here with these dtypes of activations; RuntimeError if the forced one cannot."""
-    forced = _forced[op]
-    if forced is not None:
-        if (reason := _TABLE[forced].missing(op, device.type, dtypes)) is not None:
-            raise RuntimeError(f"{op}: backend {forced} was asked for and cannot run: {reason}")
-        return forced
+    if (name := _forced[op]) is not None:
+        if (reason := _TABLE[name].missing(op, device.type, dtypes)) is not None:
+            raise RuntimeError(f"{op}: backend {name} was asked for and cannot run: {reason}")
+        return name
     reasons = []
     for name in BACKENDS:
         reason = _TABLE[name].missing(op, device.type, dtypes)

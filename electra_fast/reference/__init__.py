@@ -8,6 +8,7 @@ from .adam import adam_
 from .attention import attention
 from .discriminator_loss import discriminator_loss
 from .embedding import embedding
+from .encoder import encoder
 from .gelu import gelu
 from .generator_head import generator_head
 from .layer_norm import layer_norm
@@ -19,6 +20,7 @@ __all__ = [
     "attention",
     "discriminator_loss",
     "embedding",
+    "encoder",
     "gelu",
     "generator_head",
     "layer_norm",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import sys
 import warnings
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from electra_fast import accelerate
 from electra_fast.models import ElectraConfig, ElectraModel, huggingface
+from electra_fast.ops import encoder_missing, native
 
 transformers = pytest.importorskip("transformers", reason="accelerates models of transformers")
 
@@ -337,3 +339,65 @@ def test_without_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match="accelerate needs transformers: pip install"):
         accelerate(nn.Linear(2, 2))
+
+
+needs_native = pytest.mark.skipif(native.error is not None, reason=f"{native.error}")
+
+
+@needs_native
+@pytest.mark.parametrize("padding", ["drop", "keep"])
+def test_inference_runs_packed(two, make_batch, relative_error, padding, monkeypatch):
+    """With a mask as without one; layer by layer where hidden states are wanted, masked rows are computed or a part is
+    hooked."""
+    packed = []
+    encode = accelerated.encode_packed
+
+    def recorded(*arguments):
+        out = encode(*arguments)
+        packed.append(out is not None)
+        return out
+
+    monkeypatch.setattr(accelerated, "encode_packed", recorded)
+    theirs, ours = two(padding=padding)
+    inputs = make_batch().inputs()
+    real = inputs["attention_mask"] != 0
+    with torch.no_grad():
+        expected, actual = (model(**inputs).last_hidden_state for model in (theirs, ours))
+        assert relative_error(actual[real], expected[real]) < 1e-5
+        inputs["attention_mask"] = None
+        expected, actual = (model(**inputs).last_hidden_state for model in (theirs, ours))
+        assert relative_error(actual, expected) < 1e-5
+        assert packed == ([True, True] if padding == "drop" else [True])
+        packed.clear()
+        ours(**inputs, output_hidden_states=True)
+        hook = ours.encoder.register_forward_hook(lambda *_: None)
+        ours(**inputs)
+        hook.remove()
+        assert not packed
+
+
+@needs_native
+def test_dtypes(two, make_batch, relative_error):
+    inputs = make_batch().inputs()
+    real = inputs["attention_mask"] != 0
+    with torch.no_grad():
+        theirs, ours = two()
+        expected = theirs(**inputs).last_hidden_state
+        if encoder_missing("cpu", torch.bfloat16, torch.int8) is None:
+            actual = accelerate(ours, dtype=torch.int8)(**inputs).last_hidden_state
+            assert actual.dtype == torch.float32
+            assert 1e-4 < relative_error(actual[real], expected[real]) < 0.05
+            actual = accelerate(ours)(**inputs).last_hidden_state
+            assert relative_error(actual[real], expected[real]) < 1e-5
+        actual = accelerate(ours, dtype=torch.bfloat16)(**inputs).last_hidden_state
+        assert actual.dtype == torch.bfloat16
+        assert relative_error(actual[real], expected[real]) < 0.02
+    with pytest.raises(ValueError, match=r"dtype must be a floating dtype, torch\.int8 or None, got torch\.int64"):
+        accelerate(theirs, dtype=torch.int64)
+
+
+def test_int8_where_it_cannot_be(make_huggingface, monkeypatch):
+    module = sys.modules["electra_fast.models.accelerate"]
+    monkeypatch.setattr(module, "encoder_missing", lambda *_: "no such instruction")
+    with pytest.raises(RuntimeError, match=r"accelerate: dtype=torch\.int8 cannot be: no such instruction"):
+        accelerate(make_huggingface(), dtype=torch.int8)

@@ -38,6 +38,7 @@ template <class T> static inline vec<T> load_vector(const T* p) {
 }
 static inline void store_vector(float* p, vec<float> v) { memcpy(p, &v, vector_bytes); }
 static inline void store_vector(double* p, vec<double> v) { memcpy(p, &v, vector_bytes); }
+static inline void store_vector(int32_t* p, vec<int32_t> v) { memcpy(p, &v, vector_bytes); }
 static inline void store_vector(uint32_t* p, vec<uint32_t> v) { memcpy(p, &v, vector_bytes); }
 
 template <class T> static inline vec<T> splat(T x) { return x - vec<T>{}; }
