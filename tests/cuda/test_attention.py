@@ -257,6 +257,15 @@ def test_strides(ops, name) -> None:
     assert torch.equal(problem.run(ops)[0], expected[0])
 
 
+@pytest.mark.parametrize("name", ["hopper_short", "hopper"])
+def test_strides_of_zero(ops, name) -> None:
+    """All rows, or heads, the same memory: no tensor map describes that."""
+    problem = Problem(name, [50, 9])
+    problem.k = problem.k[:1].expand_as(problem.k)
+    problem.grad = problem.grad[:, :1].expand_as(problem.grad)
+    assert_right(ops, problem)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_padding_rows_may_hold_anything(ops, name) -> None:
     """NaN behind the last sequence reaches nothing; results there are zero, and their log-sum-exp is that of no key."""
