@@ -6,30 +6,14 @@
 // A block has 256 x 128 results, a warp 64 x 64; 64 terms a stage. Both operands come by cp.async, 16-byte units permuted by row against bank conflicts. Each result
 // is one sum in one order, kept in registers: deterministic. Arithmetic bound from K = 256 on; at K = 128 each product reads d once and little else.
 #include "cuda/copy.h"
-#include "cuda/generator_head_backward.cuh"
+#include "cuda/generator_head_product.cuh"
 #include "cuda/mma.h"
-#include "cuda/types.cuh"
 
 namespace electra::cuda {
 namespace {
 
 constexpr int d_bytes = product_depth * product_rows * 2, warp_rows = product_rows / 64;
 static_assert(product_columns == 128 && product_depth == 64 && product_threads == 2 * 32 * warp_rows, "what the loops below are written for");
-
-struct ProductArguments {
-  const void *d, *other;           // [padded columns, slots]; weight or hidden, [others, features]
-  const BackwardState* state;
-  int slots, others, features;     // slots: of a chunk, the row length of d
-  int first;                       // the chunk's first slot
-  // dhidden
-  float* partials;                 // [parts][slots][features]
-  int depth, depth_per_part;       // columns, padded
-  // dweight
-  ParameterGradient dweight;       // written by the last chunk
-  float* sum;                      // read but by the first chunk, written but by the last
-  bool first_chunk, last_chunk;
-  int columns;
-};
 
 // product_depth rows of `width` values: rows row …, those from `end` on zeros, columns first …, those from `whole` on zeros.
 template <int width, class T>
@@ -90,17 +74,16 @@ template <class T, bool is_dhidden, int stages> __global__ void __launch_bounds_
   ELECTRA_DYNAMIC_SHARED(unsigned char, shared);
   const int thread = int(threadIdx.x), lane = thread % 32, warp_row = thread / 32 % warp_rows, warp_column = thread / 32 / warp_rows;
   const int first_column = int(blockIdx.x) * product_columns, first_row = int(blockIdx.y) * product_rows, part = int(blockIdx.z);
-  const int left = call.state->end - call.first, slots = left < call.slots ? left : call.slots;   // the chunk's, as far as any is used; may be negative
+  const int slots = used_slots(call);
   if (is_dhidden && first_row >= slots) return;   // nobody reads those partial sums
-  const int begin = is_dhidden ? part * call.depth_per_part : 0;
-  const int end = !is_dhidden ? slots : begin + call.depth_per_part < call.depth ? begin + call.depth_per_part : call.depth;
+  const int begin = is_dhidden ? part * call.depth_per_part : 0, end = end_of_terms<is_dhidden>(call, begin, slots);
   const T *d = static_cast<const T*>(call.d), *other = static_cast<const T*>(call.other);
 
   int ask_at = begin, ask_stage = 0;
   const auto ask = [&] {
     if (ask_at < end) {
       unsigned char *a = shared + ask_stage * product_stage_bytes, *b = a + d_bytes;
-      if constexpr (is_dhidden) load_wide<product_rows>(a, d, call.slots, ask_at, call.depth, first_row, call.slots);
+      if constexpr (is_dhidden) load_wide<product_rows>(a, d, call.slots, ask_at, call.padded_columns, first_row, call.slots);
       else load_tall(a, d, call.slots, first_row, ask_at);
       load_wide<product_columns>(b, other, call.features, ask_at + (is_dhidden ? 0 : call.first), call.others, first_column, call.features);
       ask_at += product_depth;
@@ -122,33 +105,15 @@ template <class T, bool is_dhidden, int stages> __global__ void __launch_bounds_
     stage = stage + 1 == stages ? 0 : stage + 1;
   }
 
-  const float factor = is_dhidden ? 1.f : call.state->inverse;
+  const float factor = product_factor<is_dhidden>(call);
 #pragma unroll
   for (int i = 0; i < 4; ++i)
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const int row = first_row + warp_row * 64 + 16 * i + 8 * h + lane / 4;
+    for (int h = 0; h < 2; ++h)
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        const int column = first_column + warp_column * 64 + 8 * j + 2 * (lane % 4);
-        float x[2] = {acc[i][j][2 * h] * factor, acc[i][j][2 * h + 1] * factor};
-        if (column >= call.features) continue;
-        if constexpr (is_dhidden) {
-          store_vector<2>(call.partials + (int64_t(part) * call.slots + row) * call.features + column, x);
-        } else {
-          if (row >= call.columns) continue;
-          const int64_t at = int64_t(row) * call.features + column;
-          if (!call.first_chunk) {
-            float before[2];
-            load_vector<2>(call.sum + at, before);
-            x[0] += before[0];
-            x[1] += before[1];
-          }
-          if (call.last_chunk) store_parameter<T>(call.dweight, at, x);
-          else store_vector<2>(call.sum + at, x);
-        }
-      }
-    }
+      for (int j = 0; j < 8; ++j)
+        store_product<T, is_dhidden>(call, part, first_row + warp_row * 64 + 16 * i + 8 * h + lane / 4, first_column + warp_column * 64 + 8 * j + 2 * (lane % 4),
+                                     acc[i][j][2 * h] * factor, acc[i][j][2 * h + 1] * factor);
 }
 
 template <class T, bool is_dhidden, int stages> cudaError_t launch(const ProductArguments& call, dim3 grid, cudaStream_t stream) {
@@ -157,6 +122,7 @@ template <class T, bool is_dhidden, int stages> cudaError_t launch(const Product
 
 template <bool is_dhidden> cudaError_t launch(const ProductArguments& call, const GeneratorProblem& p, int64_t rows, int64_t parts, cudaStream_t stream) {
   const dim3 grid(unsigned(blocks_of(call.features, product_columns)), unsigned(blocks_of(rows, product_rows)), unsigned(parts));
+  if (p.device.major == 9) return launch_hopper_product(call, is_dhidden, p.type, grid, stream);
   return dispatch_16_bit(p.type, [&](auto tag) {
     using T = typename decltype(tag)::type;
     return product_stages(p.device.shared_limit) == 3 ? launch<T, is_dhidden, 3>(call, grid, stream) : launch<T, is_dhidden, 2>(call, grid, stream);
@@ -168,6 +134,7 @@ ProductArguments arguments_of(const GeneratorBackward& call, const ChunkLayout& 
   a.d = layout.gradients;
   a.state = layout.state;
   a.slots = int(layout.slots);
+  a.padded_columns = int(layout.padded_columns);
   a.features = call.problem.features;
   a.first = int(chunk * layout.slots);
   return a;
@@ -180,7 +147,6 @@ cudaError_t multiply_dhidden(const GeneratorBackward& call, const ChunkLayout& l
   a.other = call.problem.weight;
   a.others = int(call.problem.columns);
   a.partials = layout.dhidden_partials;
-  a.depth = int(layout.padded_columns);
   a.depth_per_part = int(layout.depth_per_part);
   return launch<true>(a, call.problem, layout.slots, layout.parts, stream);
 }
