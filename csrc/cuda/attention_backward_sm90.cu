@@ -6,7 +6,7 @@
 // the start, is for the rows' log-sum-exps and deltas (rowsum(dO ∘ O)), which each block makes for its own queries.
 //
 // The products of 128 keys and 128 queries: as in attention_backward_short_sm90.cu, two groups of four warps with 64 keys each. 2560 clocks of the tensor cores, 1024 of
-// the exponentials, and with dropout about as many of instructions as the first. dO of the next queries is fetched once dP of these is known, Q a step earlier.
+// the exponentials, and with dropout about as many of instructions as the first. dO of the next queries is fetched once these are done with, Q a step earlier.
 #include "cuda/attention_backward_hopper.cuh"
 #include "cuda/cluster.h"
 #include "cuda/reduce.cuh"
@@ -145,15 +145,17 @@ __device__ __forceinline__ void differentiate_keys(const AttentionBackward& p, c
       wgmma_hold(kept);
       wgmma_fence();
       multiply_rows_by_rows<T, rows>(dp, memory.values + group_key * hopper_dim, memory.grads);
+      wgmma_commit();
       multiply_by_tile<T, blocks>(dv, kept, memory.grads, true);
       wgmma_commit();
-      wgmma_wait<0>();
+      wgmma_wait<1>();   // dV is multiplied while dS is computed
       wgmma_hold(dp);
-      wgmma_hold(dv);
       __syncwarp();   // the draws have been read
 #pragma unroll
       for (int half = 0; half < 2; ++half)
         differentiate_columns<T, dropout>(ds + 4 * half, weights + 4 * half, dp + 32 * half, memory.delta + first + box_rows * half, memory.score_gradients[half], 16 * warp);
+      wgmma_wait<0>();
+      wgmma_hold(dv);
     }
     __syncthreads();   // dS is there for all, and dO has been read
     if (threadIdx.x == 0) share.fetch(memory.grads, maps.grad, &memory.grads_ready, j + 1);
@@ -194,6 +196,7 @@ attention_backward_hopper(const __grid_constant__ CUtensorMap q, const __grid_co
     clear_rows<T>(p.dv, p.heads, share.head, p.dim, sequence.first_k, sequence.first_k + sequence.nk, share.rank, cluster);
     return;
   }
+  if (share.keys <= 0 && share.queries <= 0) return;   // nobody asks it for anything, and the cluster waits for those that are left
   if (threadIdx.x == 0 && share.keys > 0) {
     mbarrier_init(&memory->keys_ready, 1);
     mbarrier_init(&memory->grads_ready, 1);
