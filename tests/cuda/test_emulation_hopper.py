@@ -208,6 +208,7 @@ GEMM = (3, 0, 0, 0, 64, 0)
         ("shares", 1, (3,), "mbarrier_arrive: more arrivals than the|" + EARLY),
         ("shares", 2, (3,), "deadlock|" + EARLY),
         ("shares", 3, (3,), "deadlock"),
+        ("shares", 4, (3,), r"mbarrier_arrive: block \d of the cluster has ended"),
     ],
 )
 @pytest.mark.parametrize("schedule", ["forward", "reverse"])

@@ -42,6 +42,7 @@ void mbarrier_arrive(void* barrier, int64_t bytes_expected, int rank) {
   ELECTRA_ENTERED();
   if (rank >= 0) barrier = in_block(barrier, rank);
   else check_read(barrier, 8, 8);
+  if (rank >= 0 && machine.blocks[rank].live == 0) fail("mbarrier_arrive: block %d of the cluster has ended", rank);
   MbarrierState& state = state_of(barrier, "mbarrier_arrive");
   if (state.pending == 0) fail("mbarrier_arrive: more arrivals than the %lld of a phase", (long long)state.expected);
   state.gathering.merge(warp_of(*machine.running).knowledge);
@@ -190,6 +191,7 @@ void tma_load_multicast(void* shared, const TensorMap& map, void* barrier, int x
   const std::vector<Run> runs = box_to_load(shared, map, 2, {x, y, 0}, bytes);
   for (int rank = 0; rank < int(machine.blocks.size()); ++rank) {
     if (!(blocks >> rank & 1)) continue;
+    if (machine.blocks[rank].live == 0) fail("tma_load_2d_multicast: block %d of the cluster has ended", rank);
     std::vector<Run> there = runs;
     for (Run& run : there) run.to = in_block(run.to, rank);
     start_load(std::move(there), in_block(barrier, rank), bytes, machine.blocks[rank]);
