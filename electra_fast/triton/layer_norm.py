@@ -154,7 +154,7 @@ def forward(
     rows = x.numel() // columns
     y = torch.empty_like(x)
     plain = x_bias is None and residual is None and rng is None
-    total = x.new_empty(0 if plain else x.shape)
+    total = x.new_empty(0) if plain else torch.empty_like(x)
     mean = torch.empty(rows, dtype=torch.float32, device=x.device)
     rstd = torch.empty_like(mean)
     if rows == 0:
