@@ -30,7 +30,7 @@ struct AttentionProblem {
 };
 
 // The rows [begin, end) that one call of `forward` covers start at a multiple of `attention_chunk` and are at most so many.
-constexpr int64_t attention_chunk = 256;
+constexpr int64_t attention_chunk = 512;
 
 struct AttentionKernels {
   // Bytes of working memory of one call, aligned to 64.

@@ -77,7 +77,7 @@ static void score_gradients(const AttentionProblem& p, const Head& head, const B
 #pragma GCC unroll 2
         for (int s = 0; s < 2; ++s) {
           const int64_t at = (group + 2 * two + s) * query_block + lane;
-          w[s] = exp2_(load_vector(m.scores + at) * scale - base);
+          w[s] = weight_of<O>(load_vector(m.scores + at) * scale - base);
           V dw = load_vector(m.dweights + at);
           V dropped = w[s];
           if constexpr (dropout) {

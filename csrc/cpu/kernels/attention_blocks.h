@@ -45,6 +45,12 @@ template <class A> static inline lane_words<A> dropout_rows(const AttentionProbl
   return lane_numbers<A>() * uint32_t(p.heads) + first;
 }
 
+// 2^x as exactly as the weights that are made of it need.
+template <class O> static inline vec<operand_acc<O>> weight_of(vec<operand_acc<O>> x) {
+  if constexpr (Operand<O>::depth == 2) return exp2_for_16_bits(x);
+  else return exp2_(x);
+}
+
 constexpr double log2_e = 1.4426950408889634, ln_2 = 0.6931471805599453;
 
 // What a raw score is multiplied with so that 2^(…) is the softmax's exponential. Never 0, so that a hidden score stays infinite.

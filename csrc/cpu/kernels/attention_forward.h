@@ -26,6 +26,23 @@ template <class O> struct ForwardMemory {
   }
 };
 
+// Of an even number of rows of raw scores the largest, or with a negative scale the smallest, in each lane.
+template <class A> static inline vec<A> largest_score(const A* column, int64_t keys, double scale) {
+  vec<A> even = load_vector(column), odd = load_vector(column + query_block);
+  if (scale < 0.0) {
+    for (int64_t j = 2; j < keys; j += 2) {
+      even = -larger(-even, -load_vector(column + j * query_block));
+      odd = -larger(-odd, -load_vector(column + (j + 1) * query_block));
+    }
+    return -larger(-even, -odd);
+  }
+  for (int64_t j = 2; j < keys; j += 2) {
+    even = larger(even, load_vector(column + j * query_block));
+    odd = larger(odd, load_vector(column + (j + 1) * query_block));
+  }
+  return larger(even, odd);
+}
+
 // From raw scores [keys][query_block] to unnormalised weights 2^(score · scale - top), with dropout, updating the running top and mass of every query.
 // `shrink` receives what earlier sums must be multiplied with. Returns whether any of it differs from 1.
 template <class O, bool dropout>
@@ -40,12 +57,7 @@ static bool softmax_block(const AttentionProblem& p, const Head& head, int64_t q
   for (int64_t lane = 0; lane < count; lane += lanes<A>) {
     A* column = scores + lane;
     const V before = load_vector(top + lane);
-    V even = before, odd = before;
-    for (int64_t j = 0; j < keys; j += 2) {
-      even = larger(even, load_vector(column + j * query_block) * scale);
-      odd = larger(odd, load_vector(column + (j + 1) * query_block) * scale);
-    }
-    const V now = larger(even, odd), base = now == nothing ? V{} : now;
+    const V now = larger(before, largest_score<A>(column, keys, p.scale) * scale), base = now == nothing ? V{} : now;
     const V factor = exp2_(before - base);
     changed |= lane_bits(factor != splat(A(1))) != 0;
     V sum = load_vector(mass + lane) * factor;
@@ -56,10 +68,9 @@ static bool softmax_block(const AttentionProblem& p, const Head& head, int64_t q
       if constexpr (dropout) philox_lanes<A>(p.stream, rows, uint32_t((key + group) / 16), bytes);
       for (int64_t two = 0; two < 8 && group + 2 * two < keys; ++two) {
         const int64_t j = group + 2 * two;
-        V w0 = exp2_(load_vector(column + j * query_block) * scale - base);
-        V w1 = exp2_(load_vector(column + (j + 1) * query_block) * scale - base);
-        sum += w0;
-        sum += w1;
+        V w0 = weight_of<O>(load_vector(column + j * query_block) * scale - base);
+        V w1 = weight_of<O>(load_vector(column + (j + 1) * query_block) * scale - base);
+        sum += w0 + w1;
         if constexpr (dropout) {
           const lane_words<A> b = bytes[two / 2] >> (two % 2 ? 16 : 0);
           w0 = keep_where(b, uint32_t(p.threshold), w0);

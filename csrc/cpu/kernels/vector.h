@@ -82,8 +82,36 @@ template <class F> static inline vec<double> each_lane(vec<double> x, F f) {
   return x;
 }
 
-// 2^x for x < 128, relative error < 1.3e-7: x = n + r with |r| <= 1/2, a minimax polynomial of 2^r (1.9e-9, Remez), n added to the exponent.
-// Below -125 the result is 0 (a softmax weight nobody can see); NaN stays NaN.
+// 2^x for x < 128, relative error < 1.3e-7; far below -126 it is 0 (a softmax weight nobody can see), as it is for -inf; NaN stays NaN.
+//
+// With AVX-512: 2^(x - floor x), of which two instructions take the exponent off and put it back, by a minimax polynomial (relative, with value 1 at 0; Lawson's iteration) of
+// degree 6 (2e-9) or, for what is rounded to 16 bits next, of degree 4 (2.9e-6). Elsewhere: x = n + r with |r| <= 1/2, a minimax polynomial of 2^r
+// (1.9e-9, Remez), n added to the exponent; below -125 the result is 0.
+#if defined(__AVX512DQ__)
+static inline vec<float> fraction(vec<float> x) { return (vec<float>)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+static inline vec<float> times_power(vec<float> p, vec<float> x) { return (vec<float>)_mm512_scalef_ps((__m512)p, (__m512)x); }   // p 2^floor(x)
+
+static inline vec<float> exp2_(vec<float> x) {
+  const vec<float> r = fraction(x);
+  vec<float> p = splat(2.1612919e-4f);
+  p = p * r + splat(1.2467846e-3f);
+  p = p * r + splat(9.6754516e-3f);
+  p = p * r + splat(5.5485282e-2f);
+  p = p * r + splat(2.4022931e-1f);
+  p = p * r + splat(6.9314706e-1f);
+  p = p * r + splat(1.f);
+  return times_power(p, x);
+}
+static inline vec<float> exp2_for_16_bits(vec<float> x) {
+  const vec<float> r = fraction(x);
+  vec<float> p = splat(1.3426688e-2f);
+  p = p * r + splat(5.2242469e-2f);
+  p = p * r + splat(2.4128021e-1f);
+  p = p * r + splat(6.9304484e-1f);
+  p = p * r + splat(1.f);
+  return times_power(p, x);
+}
+#else
 static inline vec<float> exp2_(vec<float> x) {
   const vec<float> magic = splat(12582912.f);   // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
   const vec<float> clamped = larger(splat(-126.f), x);
@@ -99,6 +127,8 @@ static inline vec<float> exp2_(vec<float> x) {
   const vec<float> y = (vec<float>)((vec<int32_t>)p + ((vec<int32_t>)shifted << 23));
   return x < splat(-125.f) ? vec<float>{} : y;
 }
+static inline vec<float> exp2_for_16_bits(vec<float> x) { return exp2_(x); }
+#endif
 static inline vec<double> exp2_(vec<double> x) { return each_lane(x, [](double v) { return exp2(v); }); }
 
 // ln x for normal x > 0, relative error < 2e-7 (also near 1); ln 0 = -inf. x = 2^e (1 + f) with 1 + f in [√½, √2), ln(1 + f) = f - f²/2 + f³ q(f), q minimax (7e-10).
