@@ -115,6 +115,67 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
     ),
     ("gelu_forward", ANY, ANY): Configuration(_STREAM, 8, 256),
     ("gelu_backward", ANY, ANY): Configuration(_STREAM, 8, 256),
+    ("generator_head_add_parts", ANY, ANY): Configuration("8 values a thread, 2 accesses of 16 bytes", block_n=1024),
+    ("generator_head_dhidden", ANY, "narrow"): Configuration(
+        "the sums of 64 slots beside the tiles of both products; two programs at a time", 64, 64, num_stages=2
+    ),
+    ("generator_head_dhidden", "sm_90", "narrow"): Configuration(
+        "128 slots share what is read of the weight from L2", 128, 64, num_warps=8, num_stages=2
+    ),
+    ("generator_head_dhidden", "gfx942", "narrow"): Configuration("as many as stay in registers", 64, 32, num_stages=2),
+    ("generator_head_dweight", ANY, "narrow"): Configuration(
+        "64 slots in a step would spill; two programs at a time", 32, 64, num_stages=2
+    ),
+    ("generator_head_dweight", "sm_90", "narrow"): Configuration("two programs at a time", 64, 64, num_stages=2),
+    ("generator_head_finish", ANY, ANY): Configuration(
+        "four slots a warp, whose 128 logits of two groups are all there is to read", 16, block_k=128
+    ),
+    ("generator_head_gradient", ANY, "wide"): Configuration(
+        "the largest tile without a spill: a tile's rows and columns are read again by every tile beside it",
+        128,
+        128,
+        64,
+        num_warps=8,
+        num_stages=2,
+    ),
+    ("generator_head_gradient", "sm_90", "wide"): Configuration(
+        "as above, with shared memory for another stage", 128, 128, 64, num_warps=8, num_stages=3
+    ),
+    ("generator_head_gradient", ANY, "float32"): Configuration(_FLOAT32, 32, 64, 32, num_warps=8),
+    ("generator_head_product", ANY, "wide"): Configuration(
+        "a plain product; 256 features a tile spill", 128, 128, 64, num_warps=8, num_stages=3
+    ),
+    ("generator_head_product", "gfx942", "wide"): Configuration(
+        "as above, with two blocks' shared memory in 64 KB", 128, 128, 64, num_warps=8, num_stages=2
+    ),
+    ("generator_head_product", ANY, "float32"): Configuration(_FLOAT32, 32, 64, 32, num_warps=8),
+    ("generator_head_sweep", ANY, "narrow"): Configuration(
+        "the logits of two groups are kept for each slot: a third in the making is what registers leave",
+        128,
+        64,
+        128,
+        num_warps=8,
+        num_stages=2,
+    ),
+    ("generator_head_sweep", "sm_90", "narrow"): Configuration(
+        "a row's columns lie in one warp; of two programs at a time one multiplies while the other takes exponentials",
+        64,
+        128,
+        128,
+        num_stages=2,
+    ),
+    ("generator_head_sweep", ANY, "wide"): Configuration(
+        "as narrow ones, hidden read with the weight; a third stage spills", 128, 64, 64, num_warps=8, num_stages=2
+    ),
+    ("generator_head_sweep", "sm_90", "wide"): Configuration(
+        "bound by what is read of both operands from L2: the largest tile without a spill",
+        128,
+        128,
+        64,
+        num_warps=8,
+        num_stages=3,
+    ),
+    ("generator_head_sweep", ANY, "float32"): Configuration(_FLOAT32, 32, 64, 32, num_warps=8),
     ("integers", ANY, ANY): Configuration(
         "mask_tokens and replace_tokens: a few integers a token; a sequence of 512 in one step", block_n=512
     ),

@@ -9,6 +9,8 @@ has its own site, and none should be compiled for.
 
 from __future__ import annotations
 
+import functools
+
 import triton
 import triton.language as tl
 
@@ -17,6 +19,7 @@ from electra_fast.reference.philox import keep_scale, keep_threshold
 __all__ = ["dropout_arguments", "keep_tile", "load_state", "uniform", "word_at", "words"]
 
 
+@functools.cache
 def dropout_arguments(p: float) -> tuple[int, float]:
     """(threshold, scale) of a kernel: bytes below the threshold are kept and scaled by ``256 / threshold``."""
     return keep_threshold(p), keep_scale(p)
