@@ -17,7 +17,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .attention_tiles import LOG2_E, at, find_counterpart, find_tile, keep_columns, key_of_column, load_rows, store_rows
+from .attention_tiles import (
+    LOG2_E,
+    at,
+    columns_below,
+    find_counterpart,
+    find_tile,
+    keep_columns,
+    key_of_column,
+    load_rows,
+    store_rows,
+)
 from .random import load_state
 
 
@@ -72,8 +82,7 @@ def query_kernel(
         draws = (start_q + query) * heads + head
     if CAUSAL:
         keys_seen = tl.minimum(query + (nk - nq + 1), nk)
-        whole = tl.maximum(tl.minimum(first + nk - nq + 1, nk), 0) // BLOCK_K * BLOCK_K
-        end = tl.minimum(first + BLOCK_Q, nq) + nk - nq
+        whole, end = 0, tl.minimum(first + BLOCK_Q, nq) + nk - nq
     else:
         whole, end = nk // BLOCK_K * BLOCK_K, nk
 
@@ -99,9 +108,9 @@ def query_kernel(
             weights = tl.exp2(scores * (scale * LOG2_E) - lses[:, None])
             if MASKED:
                 if CAUSAL:
-                    visible = column_key[None, :] < (keys_seen - first_key)[:, None]
+                    visible = columns_below((keys_seen - first_key)[:, None], BLOCK_K, RUN, LANES)
                 else:
-                    visible = column_key[None, :] < nk - first_key
+                    visible = columns_below(nk - first_key, BLOCK_K, RUN, LANES)
                 weights = tl.where(visible, weights, 0.0)
             dscores = tl.dot(grads, tl.trans(values), input_precision="ieee")
             if DROPOUT:
@@ -177,18 +186,22 @@ def key_kernel(
         scores = tl.dot(queries, tl.trans(keys), input_precision="ieee")
         weights = tl.exp2(scores * (scale * LOG2_E) - lses[:, None])
         if CAUSAL:
-            weights = tl.where(column_key[None, :] <= (query + (nk - nq - first))[:, None], weights, 0.0)
+            seeing = columns_below((query + (nk - nq - first + 1))[:, None], BLOCK_K, RUN, LANES)
+            weights = tl.where(seeing, weights, 0.0)
         grads = load_rows(grad, grad_row, first_query, row, nq, DIM, WIDTH, False)
-        dscores = tl.dot(grads, tl.trans(values), input_precision="ieee")
         kept = weights
         if DROPOUT:
             draws = (start_q + query) * heads + head
             keep = keep_columns(seed, step, site, draws, first, threshold, BLOCK_K, RUN, LANES)
             kept = tl.where(keep, weights, 0.0)
-            dscores = tl.where(keep, dscores, 0.0)
+            weights = tl.where(keep, weights, -weights)  # the sign carries the mask to where dscores are known
         dv_sum = tl.dot(tl.trans(kept.to(grads.dtype)), grads, dv_sum, input_precision="ieee")
+        dscores = tl.dot(grads, tl.trans(values), input_precision="ieee")  # after the draws, which need registers too
         deltas = tl.load(delta + query, mask=query < nq, other=0.0)
-        dscores = weights * (dscores - deltas[:, None])
+        if DROPOUT:
+            dscores = tl.abs(weights) * (tl.where(weights > 0.0, dscores, 0.0) - deltas[:, None])
+        else:
+            dscores = weights * (dscores - deltas[:, None])
         dk_sum = tl.dot(tl.trans(dscores.to(queries.dtype)), queries, dk_sum, input_precision="ieee")
     dk_sum *= scale * keep_scale
     dv_sum *= keep_scale

@@ -10,7 +10,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .attention_tiles import LN_2, at, find_counterpart, find_tile, keep_columns, key_of_column, load_rows, store_rows
+from .attention_tiles import (
+    LN_2,
+    at,
+    columns_below,
+    find_counterpart,
+    find_tile,
+    keep_columns,
+    key_of_column,
+    load_rows,
+    store_rows,
+)
 from .random import load_state
 
 
@@ -57,11 +67,10 @@ def forward_kernel(
         seed, step = load_state(rng)
         draws = (start_q + query) * heads + head
 
-    # Keys below `whole` are seen by all queries of the tile; `end` is behind those that the last query sees.
+    # Blocks of keys below `whole` need no mask: without causality, all whole ones. Keys from `end` on are not seen.
     if CAUSAL:
         keys_seen = tl.minimum(query + (nk - nq + 1), nk)
-        whole = tl.maximum(tl.minimum(first + nk - nq + 1, nk), 0) // BLOCK_K * BLOCK_K
-        end = tl.minimum(first + BLOCK_Q, nq) + nk - nq
+        whole, end = 0, tl.minimum(first + BLOCK_Q, nq) + nk - nq
     else:
         whole, end = nk // BLOCK_K * BLOCK_K, nk
 
@@ -78,9 +87,9 @@ def forward_kernel(
             scores = tl.dot(queries, tl.trans(keys), input_precision="ieee")
             if MASKED:
                 if CAUSAL:
-                    visible = column_key[None, :] < (keys_seen - first_key)[:, None]
+                    visible = columns_below((keys_seen - first_key)[:, None], BLOCK_K, RUN, LANES)
                 else:
-                    visible = column_key[None, :] < nk - first_key
+                    visible = columns_below(nk - first_key, BLOCK_K, RUN, LANES)
                 scores = tl.where(visible, scores, float("-inf"))
             new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
             reference = tl.where(new_largest == float("-inf"), 0.0, new_largest)

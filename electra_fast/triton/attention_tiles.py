@@ -49,8 +49,8 @@ def find_tile(cu_seqlens, batch, total, ROWS: tl.constexpr):
     """
     tile = tl.program_id(0)
     before = tile * 0  # sequences whose first tile is not behind this one
-    for first in range(0, batch + 1, 1024):
-        b = first + tl.arange(0, 1024)
+    for first in range(0, batch + 1, 256):
+        b = first + tl.arange(0, 256)
         start = tl.load(cu_seqlens + b, mask=b <= batch, other=0)
         before += tl.sum(((start // ROWS + b <= tile) & (b <= batch)).to(tl.int32), 0)
     sequence = before - 1
@@ -77,6 +77,16 @@ def key_of_column(KEYS: tl.constexpr, RUN: tl.constexpr, LANES: tl.constexpr):
     """Which key of a block of KEYS each column of the scores stands for."""
     column = tl.arange(0, KEYS)
     return column // RUN % LANES * (KEYS // LANES) + column // (RUN * LANES) * RUN + column % RUN
+
+
+@triton.jit
+def columns_below(limit, KEYS: tl.constexpr, RUN: tl.constexpr, LANES: tl.constexpr):
+    """``key_of_column < limit``, bool ``[1, KEYS]``, or ``[R, KEYS]`` for limits ``[R, 1]``.
+
+    A thread's columns differ from its first by constants: compared apart, they need no register each.
+    """
+    column = tl.arange(0, KEYS)[None, :]
+    return column // (RUN * LANES) * RUN + column % RUN < limit - column // RUN % LANES * (KEYS // LANES)
 
 
 @triton.jit
@@ -114,4 +124,4 @@ def store_rows(x, value, row_stride, first, row, end, DIM: tl.constexpr):
     """Store what `load_rows` would load."""
     column = tl.arange(0, value.shape[1])
     tile = x + tl.cast(first, tl.int64) * row_stride + (row[:, None] * row_stride + column[None, :])
-    tl.store(tile, value.to(x.dtype.element_ty), mask=(first + row[:, None] < end) & (column[None, :] < DIM))
+    tl.store(tile, value.to(x.dtype.element_ty), mask=(row[:, None] < end - first) & (column[None, :] < DIM))

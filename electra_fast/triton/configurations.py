@@ -50,11 +50,12 @@ _FLOAT32 = "float32 is multiplied outside the tensor cores, operands in register
 
 TABLE: dict[tuple[str, str, str], Configuration] = {
     ("attention_forward", ANY, "64"): Configuration(
-        "64 keys give each of the four threads of a row one whole Philox call; 193 registers, two programs at a time",
+        "64 keys give each of the four threads of a row one whole Philox call; three programs hide what two stages "
+        "do not",
         64,
         64,
-        num_warps=4,
-        num_stages=3,
+        num_stages=2,
+        max_registers=168,
     ),
     ("attention_forward", "sm_90", "64"): Configuration(
         "128 queries share what is read of keys from L2; 128 registers suffice and let two programs run side by side",
@@ -64,44 +65,72 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
         num_stages=3,
         max_registers=128,
     ),
-    ("attention_forward", "gfx942", "64"): Configuration("as many scores as stay in registers", 64, 32, num_stages=2),
     ("attention_forward", ANY, "128"): Configuration(
-        "the sums of 128 queries over eight warps; 64 keys would spill", 128, 32, num_warps=8, num_stages=3
+        "128 queries use each key from L2 for 128 products, of which A100 can make 60 for a byte; 64 keys would spill",
+        128,
+        32,
+        num_warps=8,
+        num_stages=3,
+        max_registers=255,
     ),
     ("attention_forward", "sm_90", "128"): Configuration(
-        "queries and keys stay in shared memory, which leaves registers for 64 keys", 128, 64, num_warps=8, num_stages=2
+        "queries and keys stay in shared memory, which leaves registers for 64 keys",
+        128,
+        64,
+        num_warps=8,
+        num_stages=2,
+        max_registers=255,
     ),
-    ("attention_forward", "gfx942", "128"): Configuration("as at 64, in 20 KB of shared memory", 64, 32, num_stages=2),
-    ("attention_forward", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8),
-    ("attention_forward", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
+    ("attention_forward", "gfx942", ANY): Configuration(
+        "as many scores as leave room for three waves of a SIMD, at 64; in at most 40 KB", 64, 32, num_stages=2
+    ),
+    ("attention_forward", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8, max_registers=255),
+    ("attention_forward", ANY, "float32 128"): Configuration(_FLOAT32, 32, 32, num_warps=8, max_registers=255),
     ("attention_backward_queries", ANY, "64"): Configuration(
-        "three programs at a time of 168 registers; 64 keys would spill", 64, 32, num_stages=2
+        "three programs at a time of 168 registers; 64 keys would spill", 64, 32, num_stages=2, max_registers=168
     ),
     ("attention_backward_queries", "sm_90", "64"): Configuration(
         "three programs at a time of 168 registers", 64, 64, num_stages=2, max_registers=168
     ),
-    ("attention_backward_queries", ANY, "128"): Configuration("64 keys would spill", 64, 32, num_stages=2),
-    ("attention_backward_queries", "sm_90", "128"): Configuration(
-        "128 queries over eight warps: with four, 64 spill", 128, 64, num_warps=8, num_stages=2
+    ("attention_backward_queries", ANY, "128"): Configuration(
+        "two programs at a time; 64 keys would spill", 64, 32, num_stages=2, max_registers=255
     ),
-    ("attention_backward_queries", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8),
-    ("attention_backward_queries", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
+    ("attention_backward_queries", "sm_90", "128"): Configuration(
+        "128 queries over eight warps: with four, 64 spill", 128, 64, num_warps=8, num_stages=2, max_registers=255
+    ),
+    ("attention_backward_queries", "gfx942", ANY): Configuration(
+        "as many scores as leave room for two waves of a SIMD, at 64", 64, 32, num_stages=2
+    ),
+    ("attention_backward_queries", "gfx942", "float32 128"): Configuration(
+        "with 32 keys, operands of 4 bytes spill", 64, 16, num_stages=2
+    ),
+    ("attention_backward_queries", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8, max_registers=255),
+    ("attention_backward_queries", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16, num_warps=8, max_registers=255),
     ("attention_backward_keys", ANY, "64"): Configuration(
-        "keys and values stay in registers as operands, in each warp: 32 of them leave room", 64, 32, num_stages=2
+        "keys and values stay in registers as operands, in each warp: 32 of them leave room; two programs at a time",
+        64,
+        32,
+        num_stages=2,
+        max_registers=255,
     ),
     ("attention_backward_keys", "sm_90", "64"): Configuration(
-        "two programs at a time; keys and values stay in shared memory", 64, 64, num_stages=2
+        "two programs at a time; keys and values are read from shared memory", 64, 64, num_stages=2, max_registers=255
     ),
-    ("attention_backward_keys", "gfx942", "64"): Configuration("as many scores as stay in registers", 64, 32),
     ("attention_backward_keys", ANY, "128"): Configuration(
-        "as at 64, over eight warps", 64, 32, num_warps=8, num_stages=2
+        "as at 64, over eight warps", 64, 32, num_warps=8, num_stages=2, max_registers=255
     ),
     ("attention_backward_keys", "sm_90", "128"): Configuration(
-        "128 queries at a time over eight warps; a second stage would not fit beside the sums", 128, 64, num_warps=8
+        "128 queries at a time over eight warps; a second stage would not fit beside the sums",
+        128,
+        64,
+        num_warps=8,
+        max_registers=255,
     ),
-    ("attention_backward_keys", "gfx942", "128"): Configuration("as at 64", 64, 32),
-    ("attention_backward_keys", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8),
-    ("attention_backward_keys", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16),
+    ("attention_backward_keys", "gfx942", ANY): Configuration(
+        "as many scores as leave room for two waves of a SIMD, at 64; a second stage would take more", 64, 32
+    ),
+    ("attention_backward_keys", ANY, "float32 64"): Configuration(_FLOAT32, 32, 32, num_warps=8, max_registers=255),
+    ("attention_backward_keys", ANY, "float32 128"): Configuration(_FLOAT32, 16, 16, num_warps=8, max_registers=255),
     ("adam", ANY, ANY): Configuration("two accesses of 16 bytes a thread to each of four arrays", block_n=1024),
     ("column_sums", ANY, ANY): Configuration(
         "at most 512 rows to add: a tile of 16 x 64 keeps 12 programs busy at 768 columns, in few steps", 16, 64
@@ -194,12 +223,12 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
 
 @functools.cache
 def architecture(device: torch.device) -> str:
-    """The class of a device: ``sm_80``, ``sm_86`` (also 8.9 and 12.x: 100 KB of shared memory), ``sm_90`` (also 10.x),
-    AMD's name, or "any" for everything else."""
+    """The class of a device: ``sm_80``, ``sm_86`` (also 8.9 and 12.x: 99 KiB of shared memory a block), ``sm_90`` (also
+    10.x), ``gfx942`` (every AMD: 64 KiB, and no limit of registers), or "any" for everything else."""
     if device.type != "cuda":
         return ANY
     if torch.version.hip is not None:
-        return torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+        return "gfx942"
     major, minor = torch.cuda.get_device_capability(device)
     if major == 8:
         return "sm_80" if minor in (0, 7) else "sm_86"
