@@ -3,10 +3,12 @@
 #   make demo      set up, then pretrain a small ELECTRA on text that is already there (about five minutes on two cores)
 #   make test      set up, then run the tests, and the Triton kernels in Triton's interpreter
 #   make test-emulated   the tests of the ops once more, with the CUDA kernels in place of the CPU's, in the emulator of tests/cuda (g++, CUDA headers)
+#   make bench     set up, with the peers, then measure against them (about ten minutes on two cores); records and report in benchmarks/results
 #
 # On a machine with a GPU, with what its PYTHON has (torch with CUDA, nvcc, cmake, ninja, scikit-build-core, pybind11, pytest), no network:
 #
 #   make gpu-acceptance OUT=directory   build, test, sanitize and measure, in under ten minutes; all results go to OUT
+#   make bench-gpu OUT=directory        build, then measure against the peers that PYTHON has (needs typer and rich as well)
 #   make sanitize OUT=directory         build, then compute-sanitizer's memcheck and racecheck over small calls of every kernel
 #
 # Variables:  PYTHON=python3.12   TORCH=torch==2.14.1 (any version from 2.11)   ELECTRA_CUDA=AUTO|ON|OFF   ARGS="more options"
@@ -21,7 +23,7 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 SOURCES := pyproject.toml CMakeLists.txt README.md $(shell find csrc electra_fast -type f -not -name '*.pyc' -not -name '*.so' 2>/dev/null)
 
-.PHONY: help install develop demo test test-emulated bench gpu-acceptance sanitize lint format wheel clean
+.PHONY: help install develop demo test test-emulated bench bench-gpu gpu-acceptance sanitize lint format wheel clean
 
 help:
 	@sed -n '/^#  /s/^#  //p' $(MAKEFILE_LIST)
@@ -55,8 +57,16 @@ test: install
 test-emulated: install
 	ELECTRA_TEST_EMULATED=1 $(BIN)/pytest -n 2 tests/ops -k emulated $(ARGS)
 
-bench: install
-	$(BIN)/python benchmarks/bench_training_step.py $(ARGS)
+$(VENV)/.peers: $(STAMP)
+	$(BIN)/pip install --quiet onnx onnxruntime torchao
+	@touch $@
+
+bench: $(VENV)/.peers
+	$(BIN)/electra-fast bench --device cpu --out benchmarks/results $(ARGS)
+
+bench-gpu:
+	$(PYTHON) benchmarks/gpu_acceptance.py --out $(OUT) --steps build
+	PYTHONPATH=build/gpu-site $(PYTHON) build/gpu-site/bin/electra-fast bench --device cuda --out $(OUT) $(ARGS)
 
 gpu-acceptance:
 	$(PYTHON) benchmarks/gpu_acceptance.py --out $(OUT) $(ARGS)

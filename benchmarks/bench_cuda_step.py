@@ -90,7 +90,8 @@ def in_a_graph(step: Step, ids: Tensor) -> Step:
 
 def their_step(size: str) -> Step:
     import transformers
-    from huggingface_joint import HuggingFaceJoint, choose_masked
+
+    from electra_fast.bench.peers.joint import HuggingFaceJoint, choose_masked
 
     torch.manual_seed(0)
     config = getattr(ElectraConfig, size)(**SPECIAL)
@@ -101,9 +102,9 @@ def their_step(size: str) -> Step:
     forward = torch.compile(peer)
 
     def step(ids: Tensor) -> None:
-        masked, chosen = choose_masked(ids, special, config.pretraining.mask_probability, SPECIAL["mask_token_id"])
+        masked, positions = choose_masked(ids, special, config.pretraining.mask_probability, SPECIAL["mask_token_id"])
         with torch.autocast("cuda", torch.bfloat16):
-            loss = forward(ids, masked, chosen, torch.ones_like(ids))
+            loss = forward(ids, masked, positions, torch.ones_like(ids))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(peer.parameters(), 1.0)
         optimiser.step()

@@ -55,7 +55,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The CPU's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -67,7 +68,7 @@ def _processor() -> str:
 def _devices() -> dict[str, dict[str, str]]:
     devices = {
         "cpu": {
-            "name": _processor(),
+            "name": processor(),
             "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
             "torch threads": str(torch.get_num_threads()),
             "torch capability": torch.backends.cpu.get_cpu_capability(),

@@ -12,6 +12,7 @@ from typing import NoReturn
 import typer
 
 import electra_fast
+from electra_fast.cli.bench import bench
 from electra_fast.cli.demo import demo
 from electra_fast.cli.doctor import doctor
 from electra_fast.cli.mistakes import FileMistake, UsageError, command_name, flags, in_options, usage_message
@@ -27,13 +28,14 @@ app = typer.Typer(
     name="electra-fast",
     help="Pretrain and run ELECTRA fast in PyTorch.\n\n"
     "From raw text to a checkpoint: [bold]prepare[/] turns text into token shards, [bold]pretrain[/] trains on them. "
-    "[bold]demo[/] does both on text that is already on this machine. [bold]doctor[/] says what runs where, and why.",
+    "[bold]demo[/] does both on text that is already on this machine. [bold]doctor[/] says what runs where, and why. "
+    "[bold]bench[/] measures it against the best of what else is there.",
     rich_markup_mode="rich",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-COMMANDS = {command.__name__: command for command in (prepare, pretrain, show, demo, doctor)}
+COMMANDS = {command.__name__: command for command in (prepare, pretrain, show, demo, doctor, bench)}
 for command in COMMANDS.values():
     # A paragraph a line: typer would keep the line ends of the source, which fit no terminal.
     app.command(help="\n\n".join(" ".join(text.split()) for text in inspect.getdoc(command).split("\n\n")))(command)

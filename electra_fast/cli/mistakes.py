@@ -94,7 +94,7 @@ def command_name(arguments: Sequence[str]) -> str | None:
 def _expected(annotation: Any) -> tuple[str, tuple[str, ...]]:
     """In words, what an option takes, and its choices if it has any; nothing if any text will do."""
     kind, declared = get_args(annotation)
-    kinds = get_args(kind) or (kind,)
+    kinds = tuple(inner for outer in get_args(kind) or (kind,) for inner in get_args(outer) or (outer,))
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, Enum):
             choices = tuple(choice.value for choice in kind)

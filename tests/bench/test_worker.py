@@ -1,0 +1,120 @@
+"""Contenders in processes of their own: peak memory, timing, and processes that cannot or do not answer."""
+
+import io
+import json
+import sys
+
+import pytest
+import torch
+
+from electra_fast.bench import runner, suites, worker
+from electra_fast.bench.case import Case, Contender
+from electra_fast.bench.rounds import Plan
+from electra_fast.bench.worker import Remote, Worker, WorkerError
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("peak memory is read from /proc", allow_module_level=True)
+
+WHERE = {"suite": "replace_tokens", "device": "cpu", "case": "16384 tokens", "contender": "electra-fast"}
+MEBIBYTES = 64
+
+
+@pytest.fixture(scope="module")
+def process():
+    made = Worker(1)
+    yield made
+    made.close()
+
+
+def test_memory_time_and_errors_over_the_pipe(process):
+    peak = process.ask(do="memory", **WHERE)
+    assert 0 <= peak < 100
+    remote = Remote(process, **WHERE)
+    assert 0 < remote.time(seed=1, sets=2, calls=3) < 5
+    assert 0 < remote.time(seed=1, sets=2, calls=1) < 5
+    with pytest.raises(WorkerError, match="there is no case 'nothing'"):
+        process.ask(do="memory", **{**WHERE, "case": "nothing"})
+
+
+def test_a_process_that_died_is_noticed():
+    broken = Worker(1)
+    broken._process.kill()
+    broken._process.wait()
+    with pytest.raises(WorkerError, match="its process ended"):
+        broken.ask(do="memory", **WHERE)
+    broken.close()
+
+
+def test_growth_is_what_a_call_needs():
+    """One contender keeps a buffer, the other needs it for the call alone, the third needs nothing."""
+
+    def touched() -> torch.Tensor:
+        return torch.ones(MEBIBYTES << 18)
+
+    def keeps(shared):
+        buffer = touched()
+        return lambda x: buffer[0] + x
+
+    contenders = (
+        Contender("nothing", lambda shared: lambda x: x),
+        Contender("call", lambda shared: lambda x: touched()[0] + x),
+        Contender("keeps", keeps),
+    )
+    case = Case("toy", "memory", "float32", contenders, lambda shared: (torch.zeros(1),))
+    grown = {c.name: worker.peak_growth(case, c.name) for c in contenders}
+    assert grown["nothing"] < 4
+    assert grown["call"] == pytest.approx(MEBIBYTES, abs=4)
+    assert grown["keeps"] == pytest.approx(MEBIBYTES, abs=4)
+
+
+def test_inputs_are_the_same_for_the_same_seed():
+    case = suites.cases("replace_tokens", "cpu", "quick")[0]
+    first, second = worker.draw(case, None, 3, 2)
+    again, _ = worker.draw(case, None, 3, 2)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], second[0])
+
+
+def test_serving_in_this_process(monkeypatch):
+    """The loop itself, line by line."""
+    loads = {"do": "load", **WHERE}
+    requests = [loads, {"do": "time", "seed": 1, "sets": 1, "calls": 1}, {**loads, "contender": "electra"}]
+    answers = io.StringIO()
+    threads = torch.get_num_threads()
+    worker.serve(threads, io.StringIO("".join(json.dumps(r) + "\n" for r in requests)), answers)
+    loaded, timed, failed = map(json.loads, answers.getvalue().splitlines())
+    assert loaded == {"result": None}
+    assert timed["result"] > 0
+    assert failed["error"].startswith("StopIteration")
+
+
+def test_another_allocator_runs_in_a_process_of_its_own(toy, monkeypatch):
+    """Any library can be preloaded: here the C library itself."""
+    from ctypes.util import find_library
+
+    library = find_library("c")
+    made = suites.cases("replace_tokens", "cpu", "quick")[0]
+    contenders = (*made.contenders, Contender("torch, tcmalloc", made.contenders[0].make, allocator="tcmalloc"))
+    case = Case(made.suite, made.name, made.dtype, contenders, made.inputs, select=made.select)
+    asked = []
+
+    class Fake(Worker):
+        def __init__(self, threads, preload=""):
+            asked.append(preload)
+
+        def ask(self, **request):
+            asked.append(request["do"])
+            return 0.001
+
+        def close(self):
+            asked.append("close")
+
+    monkeypatch.setattr(runner, "Worker", Fake)
+    settings = runner.Settings(Plan(least=1, most=1, seconds=0.0), memory=True, tcmalloc=library)
+    rows = runner.run_case(case, "r", None, settings, lambda: Fake(1))
+    assert rows[-1].median_ms == pytest.approx(1.0)
+    assert rows[-1].allocator == "tcmalloc"
+    assert rows[-1].peak_memory_mib is None
+    assert rows[0].peak_memory_mib == 0.001
+    assert asked[:2] == [library, "load"]
+    assert asked.count("close") == 1
