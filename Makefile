@@ -62,7 +62,7 @@ $(VENV)/.peers: $(STAMP)
 	@touch $@
 
 bench: $(VENV)/.peers
-	$(BIN)/electra-fast bench --device cpu --out benchmarks/results $(ARGS)
+	$(BIN)/electra-fast bench --device cpu --minutes 9 --out benchmarks/results $(ARGS)
 
 bench-gpu:
 	$(PYTHON) benchmarks/gpu_acceptance.py --out $(OUT) --steps build

@@ -91,7 +91,8 @@ def in_a_graph(step: Step, ids: Tensor) -> Step:
 def their_step(size: str) -> Step:
     import transformers
 
-    from electra_fast.bench.peers.joint import HuggingFaceJoint, choose_masked
+    from electra_fast.bench.peers.joint import HuggingFaceJoint
+    from electra_fast.bench.peers.masking import choose_masked
 
     torch.manual_seed(0)
     config = getattr(ElectraConfig, size)(**SPECIAL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import math
 import os
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ class Progress:
     text: str = ""
     rows: tuple[Row, ...] = ()
 
+
+LEFT_OUT = "left out: no time left"
 
 Listener = Callable[[Progress], None]
 
@@ -62,10 +65,12 @@ def measure(
     out: Path,
     settings: runner.Settings,
     listen: Listener = lambda progress: None,
+    minutes: float = math.inf,
 ) -> tuple[str, list[Row]]:
     """Run the cases; returns the name of the run and its rows, which are in the records by then.
 
-    Ctrl-C is raised on when what was measured has been written.
+    No case is begun after so many ``minutes``; ``listen`` is told of each that is left out. Ctrl-C is raised on when
+    what was measured has been written.
     """
     name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
     file = records.path_in(out)
@@ -92,6 +97,9 @@ def measure(
 
         for index, case in enumerate(cases):
             title = f"{case.suite}: {case.name}"
+            if time.monotonic() - began > 60 * minutes:
+                listen(Progress(index + 1, total, title, LEFT_OUT))
+                continue
             listen(Progress(index, total, title))
             tell = lambda text, i=index, t=title: listen(Progress(i, total, t, text))  # noqa: E731
             done = runner.run_case(case, name, roof, settings, memory_worker, tell, keep)

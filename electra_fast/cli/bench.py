@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -47,6 +48,9 @@ def bench(
     seconds: Annotated[
         float | None,
         typer.Option(help="Of rounds, a case (there are 5 at least). Default: 8; with --quick 1.", min=0.0),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Begin no case after so long. Default: no limit.", min=0.0)
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's.", min=1)] = None,
     memory: Annotated[bool, typer.Option(help="Take peak memory too, in processes of its own.")] = True,
@@ -94,7 +98,7 @@ def bench(
         found = records.read(out)
         rows = found.latest()
     else:
-        rows = _measure(console, names, _device(device), level, case, out, seconds, threads, memory, tcmalloc)
+        rows = _measure(console, names, _device(device), level, case, out, seconds, minutes, threads, memory, tcmalloc)
         found = records.read(out)
     if readme is not None:
         from electra_fast.bench.readme import update
@@ -137,6 +141,7 @@ def _measure(
     case: str,
     out: Path,
     seconds: float | None,
+    minutes: float | None,
     threads: int | None,
     memory: bool,
     tcmalloc: Path | None,
@@ -151,13 +156,15 @@ def _measure(
     if threads is not None:
         torch.set_num_threads(threads)
     if seconds is None:
-        seconds = 1.0 if level == "quick" else 8.0
+        seconds = 1.0 if level == "quick" else 4.0
     plan = rounds.Plan(least=3 if level == "quick" else 5, seconds=seconds)
     allocator = str(tcmalloc.resolve()) if tcmalloc is not None else session.find_tcmalloc()
     cases = session.select(names, device, level, case)
+    settings = runner.Settings(plan, memory, allocator)
+    limit = math.inf if minutes is None else minutes
     with _progress(console) as listen:
         try:
-            _, rows = session.measure(cases, device, out, runner.Settings(plan, memory, allocator), listen)
+            _, rows = session.measure(cases, device, out, settings, listen, limit)
         except KeyboardInterrupt:
             console.print(f"what was measured is in {out}: electra-fast bench --report shows it", markup=False)
             raise
@@ -170,6 +177,8 @@ def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
+    from electra_fast.bench.session import LEFT_OUT
+
     columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("")
@@ -179,6 +188,8 @@ def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
             bars.update(task, total=progress.total, completed=progress.done, description=text)
             if progress.rows:
                 _show(bars.console, progress)
+            elif progress.text == LEFT_OUT:
+                bars.console.print(text, style="dim", markup=False, highlight=False)
 
         yield listen
 

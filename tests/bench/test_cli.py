@@ -128,6 +128,13 @@ def test_the_list_names_suites_cases_and_contenders(call):
     assert "second" not in call("--list", "--suite", "gelu", "--device", "cpu")[1]
 
 
+def test_no_case_is_begun_when_the_time_is_over(call, tmp_path):
+    code, said = call(*SHORT, "--full", "--out", "out", "--minutes", "0")
+    assert code == 0
+    assert "gelu: first: left out: no time left" in said
+    assert records.read(tmp_path / "out").rows == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from electra_fast import ops, rng
 from electra_fast.bench.case import Case
+from electra_fast.bench.peers.masking import choose_masked
 
 from .op import Function, contender
 
@@ -18,8 +19,6 @@ def _collator(dropout: float) -> Function:
     special = torch.tensor(SPECIAL)
 
     def run(ids: Tensor) -> tuple[Tensor, Tensor]:
-        from electra_fast.bench.peers.joint import choose_masked
-
         return choose_masked(ids, special.to(ids.device), PROBABILITY, MASK)
 
     return run

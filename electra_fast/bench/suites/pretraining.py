@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from electra_fast.bench.case import Absent, Case, Contender
+from electra_fast.bench.peers.masking import choose_masked
 from electra_fast.models import ElectraConfig
 from electra_fast.optim import polynomial_schedule
 from electra_fast.workflows.demo import NETWORK
@@ -52,7 +53,7 @@ def _theirs(steps: int, dtype: str) -> Callable[[Corpus], Callable[[], Tensor]]:
         try:
             import transformers
 
-            from electra_fast.bench.peers.joint import HuggingFaceJoint, choose_masked
+            from electra_fast.bench.peers.joint import HuggingFaceJoint
         except ImportError as error:
             raise Absent(f"transformers is not installed ({error})") from None
         from electra_fast.bench.peers.loading import padded

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from electra_fast import rng
 from electra_fast.bench.case import Absent, Case, Contender
+from electra_fast.bench.peers.masking import choose_masked
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair
 from electra_fast.optim import ElectraAdam, clip_factor, global_norm, parameter_groups
 
@@ -114,8 +115,6 @@ def _peer(shape: Shape, dropout: float, gather: bool) -> Any:
 def their_step(shape: Shape, shared: object, gather: bool = False, compiled: bool = False, fused: bool = False) -> Step:
     """Theirs, padded (there is no padding here)."""
     peer = _peer(shape, DROPOUT, gather).train()
-    from electra_fast.bench.peers.joint import choose_masked
-
     optimiser = torch.optim.AdamW(peer.parameters(), lr=LEARNING_RATE, weight_decay=0.01, fused=fused or None)
     special = torch.tensor(sorted(SPECIAL.values()), device=shape.device)
     probability = config(shape.size, 0.0).pretraining.mask_probability
@@ -183,7 +182,7 @@ def _contenders(shape: Shape) -> tuple[Contender, ...]:
     if shape.device == "cpu":
         found += [
             theirs("transformers, tcmalloc", "", "full", "tcmalloc"),
-            theirs("gathered, torch.compile, tcmalloc", ", masked positions before the head, torch.compile", "default",
+            theirs("gathered, torch.compile, tcmalloc", ", masked positions before the head, torch.compile", "full",
                    "tcmalloc", gather=True, compiled=True),
         ]  # fmt: skip
     return tuple(found)
