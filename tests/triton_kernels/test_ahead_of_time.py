@@ -24,6 +24,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.timeout(1800)  # a hundred kernels, a second or two each on a core of its own
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_compiles(target: str) -> None:
     result = _run("--target", target, "--json")
