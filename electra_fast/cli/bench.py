@@ -47,7 +47,7 @@ def bench(
     ),
     seconds: Annotated[
         float | None,
-        typer.Option(help="Of rounds, a case (there are 5 at least). Default: 8; with --quick 1.", min=0.0),
+        typer.Option(help="Of rounds, a case (there are 5 at least). Default: 4; with --quick 1.", min=0.0),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Begin no case after so long. Default: no limit.", min=0.0)
