@@ -43,8 +43,8 @@ template <class T> struct Statistics {
       const int column = 8 * (part + 4 * i);
       grad[i] = out[i] = make_uint4(0, 0, 0, 0);
       if (!there || column >= p.dim) continue;
-      grad[i] = *reinterpret_cast<const uint4*>(row_pointer<T>(p.grad, row, head) + column);
-      out[i] = *reinterpret_cast<const uint4*>(static_cast<const T*>(p.out) + (row * p.heads + head) * p.dim + column);
+      grad[i] = load_words(row_pointer<T>(p.grad, row, head) + column);
+      out[i] = load_words(static_cast<const T*>(p.out) + (row * p.heads + head) * p.dim + column);
     }
   }
 

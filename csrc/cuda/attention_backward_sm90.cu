@@ -77,7 +77,7 @@ template <class T> __device__ __forceinline__ void find_statistics(const Attenti
     for (int i = 0; i < hopper_dim / 16; ++i) {
       const int column = 8 * (part + 2 * i);
       if (column >= p.dim) continue;
-      const uint4 g = *reinterpret_cast<const uint4*>(grad + column), o = *reinterpret_cast<const uint4*>(out + column);
+      const uint4 g = load_words(grad + column), o = load_words(out + column);
       const uint32_t gs[4] = {g.x, g.y, g.z, g.w}, os[4] = {o.x, o.y, o.z, o.w};
 #pragma unroll
       for (int e = 0; e < 4; ++e) {

@@ -69,7 +69,7 @@ __device__ __forceinline__ void load_rows(const T* p, int64_t first, int64_t row
     const int64_t row = L::row(first, r);
 #pragma unroll
     for (int v = 0; v < L::vectors; ++v)
-      out[r][v] = row < rows && L::inside(v, n) ? *reinterpret_cast<const uint4*>(p + row * n + L::column(v)) : make_uint4(0, 0, 0, 0);
+      out[r][v] = row < rows && L::inside(v, n) ? load_words(p + row * n + L::column(v)) : make_uint4(0, 0, 0, 0);
   }
 }
 

@@ -67,12 +67,30 @@ template <class T> __device__ __forceinline__ uint4 narrow(const float* in) {
   return make_uint4(word[0], word[1], word[2], word[3]);
 }
 
+// 16 bytes in one access. (In the emulator they stay one, too: g++ would take a uint4 apart, and a misaligned one would pass for four aligned words.)
+#ifdef ELECTRA_EMULATION
+typedef uint32_t Words __attribute__((vector_size(16), may_alias));
+inline uint4 load_words(const void* p) {
+  Words words = *static_cast<const Words*>(p);
+  asm("" : "+x"(words));
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+inline void store_words(void* p, const uint4& value) {
+  Words words = {value.x, value.y, value.z, value.w};
+  asm("" : "+x"(words));
+  *static_cast<Words*>(p) = words;
+}
+#else
+__device__ __forceinline__ uint4 load_words(const void* p) { return *static_cast<const uint4*>(p); }
+__device__ __forceinline__ void store_words(void* p, const uint4& value) { *static_cast<uint4*>(p) = value; }
+#endif
+
 // N values from p, which is aligned to min(16, N * sizeof(T)) bytes; N = 8 of float are two accesses.
 template <int N, class T> __device__ __forceinline__ void load_vector(const T* p, float (&out)[N]) {
   constexpr int whole = values_per_16_bytes<T>;
   if constexpr (N >= whole) {
 #pragma unroll
-    for (int i = 0; i < N; i += whole) widen<T>(*reinterpret_cast<const uint4*>(p + i), out + i);
+    for (int i = 0; i < N; i += whole) widen<T>(load_words(p + i), out + i);
   } else {
     const Vector<T, N> part = *reinterpret_cast<const Vector<T, N>*>(p);
 #pragma unroll
@@ -84,7 +102,7 @@ template <int N, class T> __device__ __forceinline__ void store_vector(T* p, con
   constexpr int whole = values_per_16_bytes<T>;
   if constexpr (N >= whole) {
 #pragma unroll
-    for (int i = 0; i < N; i += whole) *reinterpret_cast<uint4*>(p + i) = narrow<T>(in + i);
+    for (int i = 0; i < N; i += whole) store_words(p + i, narrow<T>(in + i));
   } else {
     Vector<T, N> part;
 #pragma unroll
