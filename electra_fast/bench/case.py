@@ -52,7 +52,8 @@ class Case:
     Attributes:
         setup: makes what all contenders share (weights); called once.
         inputs: fresh random inputs, of what ``setup`` gave.
-        contenders: the first is the truth that the others are compared with.
+        contenders: the first that runs here is the truth that the others are compared with, unless there is ``truth``.
+        truth: a factory like a contender's, of what is compared with but not timed: the work in higher precision.
         flops, bytes: of the work itself: products' operations; what has to be read and written at least once.
         tokens: processed a call, for tokens/s.
         tolerance: of `relative_error`.
@@ -75,6 +76,7 @@ class Case:
     tokens: int = 0
     tolerance: float = 1e-4
     select: Callable[[Any, tuple], list[Tensor]] | None = None
+    truth: Callable[[Any], Callable[..., Any]] | None = None
     cold: bool = False
     memory: bool = True
     level: str = "default"

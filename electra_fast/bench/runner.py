@@ -56,7 +56,11 @@ def run_case(
     rows: dict[str, Row] = {}
     ready: dict[str, Any] = {}
     truth: list[torch.Tensor] | None = None
+    name = case.contenders[0].name
     try:
+        if case.truth is not None:
+            _, truth = _build(case, Contender("truth", case.truth), shared)
+            name = "the truth"
         for contender in case.contenders:
             tell(f"building {contender.name}")
             row = Row(run, case.suite, case.name, contender.name, case.dtype, case.shape, contender.setting)
@@ -64,15 +68,13 @@ def run_case(
             try:
                 callable_, outputs = _build(case, contender, shared)
                 if truth is None:
-                    truth = outputs
+                    truth, name = outputs, contender.name
                 error = relative_error(outputs, truth)
                 del outputs
                 rows[contender.name] = replace(row, error=error)
                 limit = case.tolerance if contender.tolerance is None else contender.tolerance
                 if error > limit:
-                    reason = (
-                        f"its output differs from {case.contenders[0].name}'s by {error:.1e}, more than {limit:.0e}"
-                    )
+                    reason = f"its output differs from {name}'s by {error:.1e}, more than {limit:.0e}"
                     rows[contender.name] = replace(row, status=WRONG, error=error, reason=reason)
                     continue
                 ready[contender.name] = _placed(case, contender, callable_, settings)

@@ -88,6 +88,19 @@ def test_random_contenders_are_compared_by_what_they_are_without_chance():
     assert [row.status for row in runner.run_case(case, "r", None, SETTINGS)] == ["measured", "measured"]
 
 
+def test_a_truth_of_higher_precision_comes_before_the_first_contender():
+    case = make_case(
+        contender("rough", lambda x: x * 1.2, tolerance=0.3),
+        contender("ours", lambda x: x, ours=True),
+        contender("wrong", lambda x: x * 1.2),
+        truth=lambda shared: lambda x: x,
+    )
+    rough, ours, wrong = runner.run_case(case, "r", None, SETTINGS)
+    assert [row.status for row in (rough, ours, wrong)] == ["measured", "measured", "wrong"]
+    assert rough.error == pytest.approx(0.2, rel=1e-3)
+    assert "differs from the truth's" in wrong.reason
+
+
 def test_an_interrupt_keeps_the_rounds_so_far(monkeypatch):
     def interrupted(ready, *rest):
         raise rounds.Interrupted({"torch": rounds.Timing.of([1.0])})

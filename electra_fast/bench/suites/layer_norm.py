@@ -12,7 +12,7 @@ from electra_fast import ops, rng
 from electra_fast.bench.case import Case
 from electra_fast.bench.peers import norms
 
-from .op import BYTES, DTYPES, TOLERANCE, Function, compiled, contender, ours
+from .op import BYTES, DTYPES, TOLERANCE, Function, compiled, contender, in_float32, ours
 
 EPS = 1e-12
 
@@ -47,12 +47,14 @@ def _case(rows: int, columns: int, dtype: str, dropout: float, backward: bool, d
     options = {"dropout": dropout, "backward": backward}
     peers = [contender(p.name, p.build, setting=p.setting, **options) for p in norms.peers(device, dropout, EPS)]
     direction = "forward+backward" if backward else "forward"
+    # torch sums the gradients of bias and weight in bfloat16: 12 % off over 16,384 rows, which its row says.
+    loose = 0.3 if dtype == "bfloat16" and backward and device == "cpu" else None
     return Case(
         suite="layer_norm",
         name=f"{rows}x{columns} dropout={dropout} {dtype} {direction}",
         dtype=dtype,
         contenders=(
-            contender("torch", _torch, setting="add, dropout, add, F.layer_norm", **options),
+            contender("torch", _torch, setting="add, dropout, add, F.layer_norm", tolerance=loose, **options),
             *ours(lambda rate: _ours(rate, device), device=device, **options),
             compiled("torch.compile", _torch, **options),
             *peers,
@@ -64,6 +66,7 @@ def _case(rows: int, columns: int, dtype: str, dropout: float, backward: bool, d
         bytes=float(BYTES[dtype]) * rows * columns * (3 + ((4 if dropout else 3) + 1 if backward else 0)),
         tokens=rows,
         tolerance=TOLERANCE[dtype],
+        truth=in_float32(_torch, backward=backward),
         cold=True,
         level=level,
     )

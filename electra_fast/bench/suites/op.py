@@ -42,6 +42,22 @@ def both_ways(function: Function) -> Function:
     return run
 
 
+def _raised(x: Any) -> Any:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return x
+    return x.detach().float().requires_grad_(x.requires_grad)
+
+
+def in_float32(build: Build, *, backward: bool) -> Callable[[Any], Function]:
+    """A factory for `Case.truth`: the same without dropout in float32, whatever the inputs' dtype."""
+
+    def run(*inputs: Any) -> Any:
+        raised = [_raised(x) for x in inputs]
+        return (both_ways if backward else forward)(build(0.0))(*raised)
+
+    return lambda shared: run
+
+
 def contender(
     name: str,
     build: Build,
@@ -51,6 +67,7 @@ def contender(
     setting: str = "",
     level: str = "quick",
     ours: bool = False,
+    tolerance: float | None = None,
 ) -> Contender:
     """A contender whose outputs are compared without dropout. ``build`` makes the function for a rate of dropout."""
     wrap = both_ways if backward else forward
@@ -58,7 +75,9 @@ def contender(
     def make(rate: float) -> Callable[[Any], Function]:
         return lambda shared: wrap(build(rate))
 
-    return Contender(name, make(dropout), setting, make(0.0) if dropout else None, ours, level=level)
+    return Contender(
+        name, make(dropout), setting, make(0.0) if dropout else None, ours, tolerance=tolerance, level=level
+    )
 
 
 def compiled(

@@ -176,7 +176,7 @@ def _contenders(shape: Shape) -> tuple[Contender, ...]:
         Contender("electra-fast", partial(our_step, shape), setting, partial(our_loss, shape), ours=True),
         theirs("torch.compile", ", torch.compile", "full", compiled=True),
         theirs("gathered", ", masked positions before the head", "default", gather=True),
-        theirs("gathered, torch.compile", ", masked positions before the head, torch.compile", "default",
+        theirs("gathered, torch.compile", ", masked positions before the head, torch.compile", "full",
                gather=True, compiled=True),
     ]  # fmt: skip
     if shape.device == "cpu":
