@@ -10,7 +10,7 @@ other things as well. Columns, in microseconds a call:
     launches    how many kernels the call launches
     triton      these launches alone, with the same arguments: Triton's look-up of the compiled kernel
     launcher    `forward` of electra_fast/triton/X.py: allocation, look-up of configurations, launches
-    inference   the public function without gradients: checks, choice of the backend, launcher
+    inference   the public function under no_grad: checks, choice of the backend, launcher
     training    the same with gradients: the autograd node in addition
     ours        training less triton: what this package adds to what its launches cost
     backward    torch.autograd.grad of the first output less its launches: autograd's engine, which on a GPU works in a
@@ -186,9 +186,9 @@ def measure(op: str, function: Callable, tensors: list[Tensor]) -> str:
         return function(*tensors)
 
     count, again = launches_of(call)
-    parts = [again, launcher_of(op, call), call]
+    with torch.no_grad():
+        triton, launcher, inference = least([again, launcher_of(op, call), call])
     if not tensors:
-        triton, launcher, inference = least(parts)
         return row(op, count, triton, launcher, inference, None, inference - triton, None)
     leaves = [x.clone().requires_grad_() for x in tensors]
     output = first(function(*leaves))
@@ -198,9 +198,7 @@ def measure(op: str, function: Callable, tensors: list[Tensor]) -> str:
         return torch.autograd.grad(output, leaves, grad, retain_graph=True)
 
     _, backward_again = launches_of(backward)
-    triton, launcher, inference, training, backward_all, backward_triton = least(
-        [*parts, lambda: function(*leaves), backward, backward_again]
-    )
+    training, backward_all, backward_triton = least([lambda: function(*leaves), backward, backward_again])
     return row(op, count, triton, launcher, inference, training, training - triton, backward_all - backward_triton)
 
 

@@ -24,15 +24,24 @@ class Formula:
     backward: Callable | None = None
 
 
-def attach(op: str, name: str, formula: Formula, kernels: str) -> Callable:
+def attach(
+    op: str,
+    name: str,
+    formula: Formula,
+    kernels: str,
+    launchers: tuple[Callable, Callable | None] | None = None,
+) -> Callable:
     """Register the formula for ``torch.ops.<name>``, ``name`` being "namespace::function", and for its backward,
-    ``name`` + "_backward". Returns what runs the op. kernels: whose they are, for the message."""
+    ``name`` + "_backward". Returns what runs the op. kernels: whose they are, for the message. launchers: the Python
+    functions that the op and its backward are, if they are; torch's dispatcher is left out where nobody would notice.
+    """
     torch.library.register_fake(name, formula.fake)
     overload = _overload(name)
+    forward, backward = launchers or (None, None)
     if formula.backward is None:
-        return _without_derivative(op, overload)
+        return _without_derivative(op, overload, _undispatched(overload, forward))
     torch.library.register_fake(f"{name}_backward", formula.backward_fake)
-    derivative = _overload(f"{name}_backward")
+    derivative = _undispatched(_overload(f"{name}_backward"), backward)
 
     def first_derivative(ctx, *grads):
         if torch.is_grad_enabled():  # create_graph: torch would leave this op out of it with no more than a warning
@@ -40,7 +49,7 @@ def attach(op: str, name: str, formula: Formula, kernels: str) -> Callable:
         return formula.backward(ctx, derivative, *grads)
 
     torch.library.register_autograd(name, first_derivative, setup_context=formula.setup_context)
-    return _without_detour(op, overload, formula.setup_context, first_derivative)
+    return _without_detour(op, overload, forward, formula.setup_context, first_derivative)
 
 
 def _overload(name: str) -> Callable:
@@ -48,39 +57,72 @@ def _overload(name: str) -> Callable:
     return getattr(getattr(torch.ops, namespace), function).default
 
 
-def _checked(op: str, overload: Callable, args: tuple):
+_PLAIN = {torch.Tensor, torch.nn.Parameter, type(None), bool, int, float, torch.dtype}
+
+
+def _undispatched(overload: Callable, launcher: Callable | None) -> Callable:
+    """The op, or the launcher that it calls, where that makes no difference but 10 µs: on plain tensors, and with no
+    mode, transform or profiler that would see the op."""
+    if launcher is None:
+        return overload
+
+    def call(*args):
+        if (
+            _PLAIN.issuperset(map(type, args))
+            and torch._C._len_torch_dispatch_stack() == 0
+            and torch._C._len_torch_function_stack() == 0
+            and torch._C._functorch.peek_interpreter_stack() is None
+            and not torch._C._autograd._profiler_enabled()
+        ):
+            return launcher(*args)
+        return overload(*args)
+
+    return call
+
+
+def _checked(op: str, function: Callable, args: tuple):
     """Call the op; what its boundary refuses is a ValueError, as in the reference (the stable ABI has but one kind)."""
     try:
-        return overload(*args)
+        return function(*args)
     except RuntimeError as error:
         if str(error).startswith(f"{op}: "):
             raise ValueError(str(error)) from None
         raise
 
 
-def _without_derivative(op: str, overload: Callable) -> Callable:
+def _without_derivative(op: str, overload: Callable, eager: Callable) -> Callable:
     def call(*args):
-        return overload(*args) if torch.compiler.is_compiling() else _checked(op, overload, args)
+        return overload(*args) if torch.compiler.is_compiling() else _checked(op, eager, args)
 
     return call
 
 
-def _without_detour(op: str, overload: Callable, setup_context: Callable, backward: Callable) -> Callable:
+def _without_detour(
+    op: str, overload: Callable, launcher: Callable | None, setup_context: Callable, backward: Callable
+) -> Callable:
     """The op for eager mode: the same autograd formula, attached here rather than by torch.library's Python kernel,
     which takes about 25 µs of every call. While tracing it is the op itself."""
 
-    def forward(ctx, *args):
+    def below_autograd(*args):
         with torch._C._AutoDispatchBelowAutograd():
-            output = _checked(op, overload, args)
+            return overload(*args)
+
+    inside, outside = _undispatched(below_autograd, launcher), _undispatched(overload, launcher)
+
+    def forward(ctx, *args):
+        output = _checked(op, inside, args)
         setup_context(ctx, args, output)
         return output
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function = type(op, (torch.autograd.Function,), methods)
+    apply = super(torch.autograd.Function, function).apply  # Function.apply itself: for torch.func, 3 µs
 
     def call(*args):
         if torch.compiler.is_compiling():
             return overload(*args)
-        return function.apply(*args) if torch.is_grad_enabled() else _checked(op, overload, args)
+        if not torch.is_grad_enabled():
+            return _checked(op, outside, args)
+        return apply(*args) if torch._C._functorch.peek_interpreter_stack() is None else function.apply(*args)
 
     return call

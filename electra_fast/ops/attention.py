@@ -55,8 +55,11 @@ def attention(
     checks.check_cu_seqlens(op, "cu_seqlens_q", cu_seqlens_q, q)
     if cu_seqlens_k is None:
         cu_seqlens_k = cu_seqlens_q
-    checks.check(op, "cu_seqlens_k", cu_seqlens_k, checks.INT32, cu_seqlens_q.shape, q)
-    q, k, v = (_rows_contiguous(x if cast is None else x.to(cast)) for x in (q, k, v))
+    else:
+        checks.check(op, "cu_seqlens_k", cu_seqlens_k, checks.INT32, cu_seqlens_q.shape, q)
+    if cast is not None:
+        q, k, v = q.to(cast), k.to(cast), v.to(cast)
+    q, k, v = _rows_contiguous(q), _rows_contiguous(k), _rows_contiguous(v)
     max_seqlen_q = _bound(q) if max_seqlen_q is None else max_seqlen_q
     max_seqlen_k = _bound(k) if max_seqlen_k is None else max_seqlen_k
     if max_seqlen_q < 0 or max_seqlen_k < 0:

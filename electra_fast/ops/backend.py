@@ -101,16 +101,20 @@ def forced(op: str) -> str | None:
 
 def choose(op: str, device: torch.device, *dtypes: torch.dtype) -> str:
     """The backend that runs ``op`` here with these dtypes of activations; RuntimeError if the forced one cannot."""
+    return _choose(op, device.type, dtypes)
+
+
+def _choose(op: str, kind: str, dtypes: tuple[torch.dtype, ...]) -> str:
     if (name := _forced[op]) is not None:
-        if (reason := _TABLE[name].missing(op, device.type, dtypes)) is not None:
+        if (reason := _TABLE[name].missing(op, kind, dtypes)) is not None:
             raise RuntimeError(f"{op}: backend {name} was asked for and cannot run: {reason}")
         return name
     reasons = []
     for name in BACKENDS:
-        reason = _TABLE[name].missing(op, device.type, dtypes)
+        reason = _TABLE[name].missing(op, kind, dtypes)
         if reason is None:
             if name == "reference" and not torch.compiler.is_compiling():
-                _warn_once(op, device.type, reasons)
+                _warn_once(op, kind, reasons)
             return name
         reasons.append(f"{name}: {reason}")
     raise AssertionError("the reference runs everything")
@@ -126,8 +130,9 @@ def _warn_once(op: str, device: str, reasons: list[str]) -> None:
 
 def run(op: str, args: tuple, device: torch.device, *dtypes: torch.dtype):
     """Call the chosen implementation with the arguments of the op's schema, outside autocast: casts are made by now."""
-    implementation = _TABLE[choose(op, device, *dtypes)].implementations[op]
-    if torch.is_autocast_enabled(device.type):
-        with torch.autocast(device.type, enabled=False):
+    kind = device.type
+    implementation = _TABLE[_choose(op, kind, dtypes)].implementations[op]
+    if torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):
             return implementation(*args)
     return implementation(*args)

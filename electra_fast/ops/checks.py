@@ -32,18 +32,23 @@ def check(
         raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
     if value.dtype not in dtypes:
         raise TypeError(f"{op}: {name} must be {_names(dtypes)}, got {_names((value.dtype,))}")
-    if shape is not None and value.shape != shape and not fits(value, shape):
+    if shape is not None and not fits(value.shape, shape):
         expected = ", ".join("*" if size is None else str(size) for size in shape)
         raise ValueError(f"{op}: {name} must have shape [{expected}], got {list(value.shape)}")
     if like is not None and value.device != like.device:
         raise ValueError(f"{op}: {name} must be on {like.device} like the other tensors, got {value.device}")
 
 
-def fits(value: Tensor, shape: tuple[int | None, ...]) -> bool:
-    """Whether the tensor has this shape, None standing for any size."""
-    return value.ndim == len(shape) and all(
-        size is None or size == given for size, given in zip(shape, value.shape, strict=True)
-    )
+def fits(given: torch.Size, shape: tuple[int | None, ...]) -> bool:
+    """Whether a tensor's shape is ``shape``, None standing for any size."""
+    if given == shape:
+        return True
+    if len(given) != len(shape):
+        return False
+    for size, expected in zip(given, shape, strict=True):
+        if expected is not None and size != expected:
+            return False
+    return True
 
 
 def parameter_dtypes(x: Tensor) -> tuple[torch.dtype, ...]:

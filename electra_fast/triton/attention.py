@@ -35,13 +35,17 @@ def _configuration(kernel: str, q: Tensor) -> Configuration:
     return configurations.configuration(kernel, q.device, f"float32 {shape}" if q.dtype == torch.float32 else shape)
 
 
-def _rows_contiguous(*tensors: Tensor) -> list[Tensor]:
-    return [x if x.stride(2) == 1 else x.contiguous() for x in tensors]
-
-
-def _strides(*tensors: Tensor) -> list[int]:
-    """Of rows and heads."""
-    return [stride for x in tensors for stride in x.stride()[:2]]
+def _with_strides(*tensors: Tensor) -> tuple[list[Tensor], list[int]]:
+    """The tensors, with contiguous rows, and their strides of rows and heads."""
+    ready, strides = [], []
+    for x in tensors:
+        row, head, inside = x.stride()
+        if inside != 1:
+            x = x.contiguous()
+            row, head, _ = x.stride()
+        ready.append(x)
+        strides += row, head
+    return ready, strides
 
 
 def forward(
@@ -62,20 +66,20 @@ def forward(
     width = _tile_width(q)
     total, heads, dim = q.shape
     batch = cu_seqlens_q.shape[0] - 1
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
     lse = torch.empty((heads, total), dtype=torch.float32, device=q.device)
     if out.numel() == 0:
         return out, lse.fill_(float("-inf"))
-    q, k, v = _rows_contiguous(q, k, v)
     if scale < 0.0:  # the kernel takes the largest score before it scales
         q, scale = -q, -scale
+    (q, k, v), strides = _with_strides(q, k, v)
     scale = max(scale, 1e-37)  # a hidden key's score is scale times -inf
     threshold, keep_scale = dropout_arguments(dropout_p)
     c = _configuration("attention_forward", q)
     with on(q.device):
         forward_kernel[(tiles(total, batch, c.block_m), heads)](
             q, k, v, cu_seqlens_q, cu_seqlens_k, rng, out, lse, total, batch, scale * LOG2_E.value, keep_scale,
-            threshold, site, *_strides(q, k, v), DIM=dim, WIDTH=width, CAUSAL=causal, DROPOUT=dropout_p > 0.0,
+            threshold, site, *strides, DIM=dim, WIDTH=width, CAUSAL=causal, DROPOUT=dropout_p > 0.0,
             BLOCK_Q=c.block_m, BLOCK_K=c.block_n, **columns_of_thread(q.device), **c.options,
         )  # fmt: skip
     return out, lse
@@ -102,12 +106,10 @@ def backward(
     width = _tile_width(q)
     total_q, heads, dim = q.shape
     total_k, batch = k.shape[0], cu_seqlens_q.shape[0] - 1
-    dq = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    dk, dv = (torch.empty(k.shape, dtype=k.dtype, device=k.device) for _ in range(2))
+    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     delta = torch.empty((heads, total_q), dtype=torch.float32, device=q.device)
-    grad, q, k, v = _rows_contiguous(grad, q, k, v)
+    (grad, q, k, v), strides = _with_strides(grad, q, k, v)
     threshold, keep_scale = dropout_arguments(dropout_p)
-    strides = _strides(grad, q, k, v)
     shared = (scale, keep_scale, threshold, site, *strides)
     constants = {
         "DIM": dim, "WIDTH": width, "CAUSAL": causal, "DROPOUT": dropout_p > 0.0, **columns_of_thread(q.device),

@@ -48,6 +48,8 @@ _STREAM = "16 values a thread: two accesses of 16 bytes in bfloat16, four in flo
 
 _FLOAT32 = "float32 is multiplied outside the tensor cores, operands in registers: small tiles, or it spills"
 
+_OTHER = "a second set of logits, from which the sample is drawn, takes the registers of a larger tile"
+
 TABLE: dict[tuple[str, str, str], Configuration] = {
     ("attention_forward", ANY, "64"): Configuration(
         "64 keys give each of the four threads of a row one whole Philox call; three programs hide what two stages "
@@ -204,7 +206,12 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
         num_warps=8,
         num_stages=3,
     ),
-    ("generator_head_sweep", ANY, "float32"): Configuration(_FLOAT32, 32, 64, 32, num_warps=8),
+    ("generator_head_sweep", ANY, "float32"): Configuration(_FLOAT32, 32, 64, 32, num_warps=8, max_registers=255),
+    ("generator_head_sweep", ANY, "other narrow"): Configuration(_OTHER, 128, 64, 128, num_warps=8, num_stages=2),
+    ("generator_head_sweep", ANY, "other wide"): Configuration(_OTHER, 128, 64, 64, num_warps=8, num_stages=2),
+    ("generator_head_sweep", ANY, "other float32"): Configuration(_FLOAT32, 32, 64, 32, num_warps=8, max_registers=255),
+    ("generator_head_sweep", "gfx942", "float32"): Configuration(_FLOAT32, 32, 64, 32, num_warps=8),
+    ("generator_head_sweep", "gfx942", "other float32"): Configuration(_FLOAT32, 32, 64, 32, num_warps=8),
     ("integers", ANY, ANY): Configuration(
         "mask_tokens and replace_tokens: a few integers a token; a sequence of 512 in one step", block_n=512
     ),

@@ -23,8 +23,10 @@ from .launch import divide_up, on, power_of_two
 NARROW = 128  # features, up to which the backward computes logits again instead of storing their gradients
 
 
-def _configuration(kernel: str, hidden: Tensor) -> Configuration:
-    return configurations.configuration(f"generator_head_{kernel}", hidden.device, _shape_class(hidden))
+def _configuration(kernel: str, hidden: Tensor, other_sampling: bool = False) -> Configuration:
+    """other_sampling: the sample is drawn from other logits than the loss."""
+    shape = f"other {_shape_class(hidden)}" if other_sampling else _shape_class(hidden)
+    return configurations.configuration(f"generator_head_{kernel}", hidden.device, shape)
 
 
 def _shape_class(hidden: Tensor) -> str:
@@ -46,35 +48,35 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """loss, sampled, predicted, lse ``[P]``; all 0 in unused slots."""
     (slots, features), columns, device = hidden.shape, weight.shape[0], hidden.device
-    loss, lse = (torch.empty(slots, dtype=torch.float32, device=device) for _ in range(2))
-    sampled, predicted = (torch.empty(slots, dtype=torch.int64, device=device) for _ in range(2))
+    loss = torch.empty(slots, dtype=torch.float32, device=device)
+    sampled = torch.empty(slots, dtype=torch.int64, device=device)
+    lse, predicted = torch.empty_like(loss), torch.empty_like(sampled)
     if slots == 0:
         return loss, sampled, predicted, lse
-    hidden, weight, bias, targets = (x.contiguous() for x in (hidden, weight.to(hidden.dtype), bias, targets))
-    c = _configuration("sweep", hidden)
+    hidden, weight = hidden.contiguous(), weight.to(hidden.dtype).contiguous()
+    bias, targets = bias.contiguous(), targets.contiguous()
+    tempered = temperature != 1.0
+    c = _configuration("sweep", hidden, tempered or disallow_correct)
     finish = _configuration("finish", hidden)
     resident = features <= c.block_k
     row_blocks, tiles = divide_up(slots, c.block_m), divide_up(columns, c.block_n)
     calls = divide_up(columns, 4 * GROUP.value)  # of the generator, a slot
     steps = steps_per_part(row_blocks, tiles)
     parts, rows = divide_up(tiles, steps), row_blocks * c.block_m
-    floats = torch.empty((3 + 2 * GROUP.value, parts, rows), dtype=torch.float32, device=device)
-    top, mass, score = floats[:3]
-    logits = floats[3:].view(2, parts, rows, GROUP.value)
-    top_group, score_group = torch.empty((2, parts, rows), dtype=torch.int32, device=device)
-    partials = (top, mass, top_group, score, score_group, *logits)
+    partials = torch.empty((3 + 2 * GROUP.value, parts, rows), dtype=torch.float32, device=device)
+    kept_groups = torch.empty((2, parts, rows), dtype=torch.int32, device=device)
     noise = torch.empty((4 * calls, rows), dtype=torch.float32, device=device)
     with on(device):
         noise_kernel[(divide_up(slots, 256), calls)](rng, noise, slots, rows, site, BLOCK_M=256, **finish.options)
         sweep_kernel[(row_blocks, parts)](
-            hidden, weight, bias, targets, noise, *partials, slots, columns, rows, steps, 1.0 / temperature,
-            FEATURES=features, TEMPERED=temperature != 1.0, DISALLOW=disallow_correct, RESIDENT=resident,
+            hidden, weight, bias, targets, noise, partials, kept_groups, slots, columns, rows, steps, 1.0 / temperature,
+            FEATURES=features, TEMPERED=tempered, DISALLOW=disallow_correct, RESIDENT=resident,
             BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=power_of_two(features, 16) if resident else c.block_k,
             **c.options,
         )  # fmt: skip
         finish_kernel[(divide_up(slots, finish.block_m),)](
-            hidden, weight, bias, targets, rng, *partials, loss, sampled, predicted, lse, slots, columns, parts, rows,
-            site, FEATURES=features, PARTS=power_of_two(parts), BLOCK_M=finish.block_m,
+            hidden, weight, bias, targets, rng, partials, kept_groups, loss, sampled, predicted, lse, slots, columns,
+            parts, rows, site, FEATURES=features, PARTS=power_of_two(parts), BLOCK_M=finish.block_m,
             BLOCK_K=min(power_of_two(features), finish.block_k), **finish.options,
         )  # fmt: skip
     return loss, sampled, predicted, lse

@@ -27,7 +27,7 @@ from .partial_sums import sum_columns
 CHUNK_BYTES = 128 << 20
 
 
-@triton.jit(do_not_specialize=["begin"])
+@triton.jit(do_not_specialize=["slots", "columns", "begin"])
 def gradient_kernel(
     grad,
     hidden,
@@ -69,7 +69,7 @@ def gradient_kernel(
     tl.store(place, d.to(gradients.dtype.element_ty), mask=(slot < slots)[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "depth"])
 def product_kernel(
     gradients,
     factor,

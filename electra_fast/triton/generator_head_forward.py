@@ -39,7 +39,7 @@ def log2_exponential(word):
     return tl.log2(tl.where(u < 0.5, small, large))
 
 
-@triton.jit(do_not_specialize=["site"])
+@triton.jit(do_not_specialize=["slots", "site"])
 def noise_kernel(rng, noise, slots, rows, site, BLOCK_M: tl.constexpr):
     """`log2_exponential` of four groups of BLOCK_M slots, one call a slot, in ``noise [4·num_programs(1), rows]``."""
     slot = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -99,20 +99,15 @@ def first_of_largest(x):
     return largest, tl.min(tl.where(x == largest[:, None], place, x.shape[1]), 1)
 
 
-@triton.jit(do_not_specialize=["steps"])
+@triton.jit(do_not_specialize=["slots", "steps"])
 def sweep_kernel(
     hidden,
     weight,
     bias,
     targets,
     noise,
-    tops,
-    masses,
-    top_groups,
-    scores,
-    score_groups,
-    top_logits,
-    score_logits,
+    partials,
+    kept_groups,
     slots,
     columns,
     rows,
@@ -128,8 +123,9 @@ def sweep_kernel(
 ):
     """Program (i, j): the i-th block of slots, ``steps`` tiles of the vocabulary from tile ``j·steps`` on.
 
-    tops … score_groups ``[parts, rows]``, top_logits, score_logits ``[parts, rows, 64]``; rows: slots, up to whole
-    blocks.
+    What it finds, per slot: in partials ``[131, parts, rows]`` the largest logit, the sum of exponentials, the best
+    score and the logits of both groups (2 x ``[parts, rows, 64]``), in kept_groups ``[2, parts, rows]`` which they are;
+    rows: slots, up to whole blocks.
     TEMPERED, DISALLOW: the sample is drawn from other logits than the loss.
     """
     GROUPS: tl.constexpr = BLOCK_N // GROUP
@@ -182,15 +178,19 @@ def sweep_kernel(
             score_group = tl.where(better, group, score_group)
             kept_score = tl.where(better[:, None], x, kept_score)
             score = tl.maximum(score, new_score)
-    row = part * rows + slot
-    tl.store(tops + row, top)
-    tl.store(masses + row, mass)
-    tl.store(top_groups + row, top_group)
-    tl.store(scores + row, score)
-    tl.store(score_groups + row, score_group)
-    place = row[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
-    tl.store(top_logits + place, kept_top)
-    tl.store(score_logits + place, kept_score)
+    plane = tl.num_programs(1).to(tl.int64) * rows
+    first_row = part.to(tl.int64) * rows + first_slot
+    inside = tl.arange(0, BLOCK_M)
+    place = partials + first_row + inside
+    tl.store(place, top)
+    tl.store(place + plane, mass)
+    tl.store(place + 2 * plane, score)
+    place = kept_groups + first_row + inside
+    tl.store(place, top_group)
+    tl.store(place + plane, score_group)
+    place = partials + 3 * plane + first_row * GROUP + (inside[:, None] * GROUP + tl.arange(0, GROUP)[None, :])
+    tl.store(place, kept_top)
+    tl.store(place + GROUP * plane, kept_score)
 
 
 @triton.jit
@@ -199,26 +199,21 @@ def best_group(values, groups, kept, row, rows):
     ``[M, 64]``; -inf where there is none."""
     value, part = first_of_largest(values)
     any_ = value > float("-inf")
-    row += part * rows
+    row = row + part.to(tl.int64) * rows
     group = tl.load(groups + row, mask=any_, other=0)
     place = row[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     return value, group, tl.load(kept + place, mask=any_[:, None], other=float("-inf"))
 
 
-@triton.jit(do_not_specialize=["parts", "rows", "site"])
+@triton.jit(do_not_specialize=["slots", "parts", "rows", "site"])
 def finish_kernel(
     hidden,
     weight,
     bias,
     targets,
     rng,
-    tops,
-    masses,
-    top_groups,
-    scores,
-    score_groups,
-    top_logits,
-    score_logits,
+    partials,
+    kept_groups,
     loss,
     sampled,
     predicted,
@@ -240,18 +235,20 @@ def finish_kernel(
     used = target != UNUSED
     part, inside = tl.arange(0, PARTS), tl.arange(0, GROUP)
 
-    place = slot[:, None] + part[None, :] * rows
+    plane = parts.to(tl.int64) * rows
+    kept = partials + 3 * plane
+    place = partials + slot[:, None] + part.to(tl.int64)[None, :] * rows
     written = used[:, None] & (part[None, :] < parts)
-    each_top = tl.load(tops + place, mask=written, other=float("-inf"))
-    each_mass = tl.load(masses + place, mask=written, other=0.0)
-    top, group, logits = best_group(each_top, top_groups, top_logits, slot, rows)
+    each_top = tl.load(place, mask=written, other=float("-inf"))
+    each_mass = tl.load(place + plane, mask=written, other=0.0)
+    top, group, logits = best_group(each_top, kept_groups, kept, slot, rows)
     mass = tl.sum(each_mass * tl.exp2(each_top - tl.where(top == float("-inf"), 0.0, top)[:, None]), 1)
     log_sum = (top + log2_of_sum(mass)) * LN_2
     _, column = first_of_largest(logits)
     tl.store(predicted + slot, tl.minimum(group * GROUP + column, columns - 1), mask=real)
 
-    each_score = tl.load(scores + place, mask=written, other=float("-inf"))
-    _, group, logits = best_group(each_score, score_groups, score_logits, slot, rows)
+    each_score = tl.load(place + 2 * plane, mask=written, other=float("-inf"))
+    _, group, logits = best_group(each_score, kept_groups + plane, kept + GROUP * plane, slot, rows)
     largest = tl.max(logits, 1)
     weights = tl.exp2(logits - tl.where(largest == float("-inf"), 0.0, largest)[:, None])
     seed, step = load_state(rng)

@@ -26,7 +26,7 @@ from .generator_head_tiles import FLOAT16_PEAK, LOG2_E, UNUSED, load_bias, load_
 from .launch import divide_up, power_of_two
 
 
-@triton.jit(do_not_specialize=["steps"])
+@triton.jit(do_not_specialize=["slots", "steps"])
 def dhidden_kernel(
     grad,
     hidden,
@@ -71,7 +71,7 @@ def dhidden_kernel(
     tl.store(place, (total * (grads / SCALE)[:, None]).to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots"])
 def dweight_kernel(
     grad,
     hidden,

@@ -6,11 +6,13 @@ import contextlib
 
 import torch
 
+_HERE = contextlib.nullcontext()
+
 
 def on(device: torch.device) -> contextlib.AbstractContextManager:
     """Make ``device`` current while kernels are launched: Triton launches on the current device, not the tensors'."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
+        return _HERE
     return torch.cuda.device(device)
 
 

@@ -3,7 +3,8 @@
 Each op is registered under its schema (csrc/schema.cpp; here again, since a machine without the native library has this
 backend too) as an opaque op with the fake and the autograd formula of `electra_fast.ops`. So ``torch.compile`` puts it
 into its graph without looking inside, CUDA graphs capture it, and tensor subclasses and modes see it like any op of
-torch. In eager mode its cost over a bare call of the launcher is about 3 µs without gradients.
+torch. In eager mode, where there are none, the launcher is called without torch's dispatcher between
+(docs/notes/triton-host-overhead.md).
 """
 
 from __future__ import annotations
@@ -107,11 +108,13 @@ def register(op: str, formula: Formula) -> None:
         return
     function = op if op in SCHEMAS else f"{op}_"
     parts = {function: "forward"} if formula.backward is None else {function: "forward", f"{op}_backward": "backward"}
-    for name, part in parts.items():
+    launchers = {name: _launcher(op, part) for name, part in parts.items()}
+    for name, launcher in launchers.items():
         _library.define(name + SCHEMAS[name])
         for device in _DEVICES:
-            _library.impl(name, _launcher(op, part), _KEYS[device])
-    implementations[op] = attach(op, f"{NAMESPACE}::{function}", formula, "triton")
+            _library.impl(name, launcher, _KEYS[device])
+    both = (*launchers.values(), None)[:2]
+    implementations[op] = attach(op, f"{NAMESPACE}::{function}", formula, "triton", both)
 
 
 def missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str | None:

@@ -80,7 +80,7 @@ def configure(monkeypatch: pytest.MonkeyPatch):
     from electra_fast.triton.configurations import Configuration
 
     return lambda *blocks: monkeypatch.setattr(
-        generator_head, "_configuration", lambda kernel, hidden: Configuration("a test", *blocks)
+        generator_head, "_configuration", lambda *_: Configuration("a test", *blocks)
     )
 
 
