@@ -1,6 +1,6 @@
 """One joint ELECTRA pretraining step on a GPU (masking, sampling, both losses, all gradients, clipping, update): ours,
-eager and replayed as a graph, against transformers (sdpa, torch.compile, fused AdamW) where it is installed, and
-against our own reference in plain PyTorch, compiled.
+eager and replayed as a graph, on CUDA kernels and on Triton's alone, against transformers (sdpa, torch.compile, fused
+AdamW) where it is installed, and against our own reference in plain PyTorch, compiled.
 
     python benchmarks/bench_cuda_step.py --record benchmarks/results/h200-step.csv
 
@@ -120,6 +120,8 @@ def variants(size: str) -> dict[str, Step]:
         "native": lambda: our_step(size, "native", False),
         "native in a graph": lambda: in_a_graph(our_step(size, "native", False), batch(size)),
         "native compiled": lambda: our_step(size, "native", True),
+        "triton": lambda: our_step(size, "triton", False),
+        "triton in a graph": lambda: in_a_graph(our_step(size, "triton", False), batch(size)),
         "reference compiled": lambda: our_step(size, "reference", True),
     }
     if importlib.util.find_spec("transformers"):
