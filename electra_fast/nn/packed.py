@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,16 +21,18 @@ class _Packed:
 
     def __init__(self, layers: Sequence[nn.Module], products: torch.dtype) -> None:
         modules = [module for layer in layers for module in layer.modules()]
-        self.products = products
-        self.members = [
+        members = [
             (held, name, value)
             for module in modules
             for held in (module._modules, module._parameters)
             for name, value in held.items()
         ]
+        self.products = products
+        self.holders, self.names, self.members = zip(*members, strict=True)
         self.hooks = [getattr(module, name) for module in modules for name in _HOOKS]
         self.own = [module.__dict__ for module in modules]
         self.parameters = [p for layer in layers for p in layer.parameters()]
+        self.versioned = [p for p in self.parameters if not p.is_inference()]  # those of inference mode have no version
         self.state = self._state()
         self.layers: PackedLayers | None = None
         if all(_plain(layer) for layer in layers):
@@ -37,18 +40,19 @@ class _Packed:
             heads, eps = first.attention.self.num_attention_heads, first.output.LayerNorm.eps
             self.layers = pack_layers([_parameters(layer) for layer in layers], heads, eps, products)
 
-    def _state(self) -> tuple[list, list, list]:
-        """Address and version of every parameter (those made in inference mode have none), which modules have hooks,
-        which a forward of their own."""
-        versions = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters]
-        return versions, list(map(bool, self.hooks)), ["forward" in own for own in self.own]
+    def _state(self) -> tuple[list, ...]:
+        """Address and version of every parameter, which modules have hooks, which a forward of their own."""
+        return (
+            list(map(Tensor.data_ptr, self.parameters)),
+            [p._version for p in self.versioned],
+            list(map(bool, self.hooks)),
+            ["forward" in own for own in self.own],
+        )
 
     def is_current(self, products: torch.dtype) -> bool:
-        return (
-            products is self.products
-            and all(held.get(name) is value for held, name, value in self.members)
-            and self._state() == self.state
-        )
+        """Asked at every call: loops that run in C, 0.1 ms for twelve layers."""
+        found = map(dict.get, self.holders, self.names)
+        return products is self.products and all(map(is_, found, self.members)) and self._state() == self.state
 
 
 _packed: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
