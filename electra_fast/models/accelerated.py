@@ -19,8 +19,8 @@ from transformers.models.electra import modeling_electra as hf
 
 from electra_fast.nn.attention import self_attention
 from electra_fast.nn.embeddings import embed
-from electra_fast.nn.feed_forward import project_and_gelu
-from electra_fast.nn.layer_norm import project_and_norm
+from electra_fast.nn.feed_forward import widen_and_project
+from electra_fast.nn.layer_norm import add_and_norm, project_and_norm
 from electra_fast.nn.linear import is_plain
 from electra_fast.nn.packed import encode_packed
 from electra_fast.nn.packing import Packing, pack_mask, without_padding
@@ -68,9 +68,11 @@ class ElectraLayer(hf.ElectraLayer):
             cu_seqlens_k=batch.cu_seqlens_k,
         )
         hidden = _output(self.attention.output, context, hidden_states, batch.rng, site + 1)
-        intermediate = self.intermediate
-        wide = project_and_gelu(hidden, intermediate.dense) if self.is_exact_gelu else intermediate(hidden)
-        return _output(self.output, wide, hidden, batch.rng, site + 2)
+        if self.is_exact_gelu and is_plain(self.output.LayerNorm, nn.LayerNorm):
+            y, bias = widen_and_project(hidden, self.intermediate.dense, self.output.dense)
+            rate = _rate(self.output.dropout)
+            return add_and_norm(y, bias, hidden, self.output.LayerNorm, dropout_p=rate, rng=batch.rng, site=site + 2)
+        return _output(self.output, self.intermediate(hidden), hidden, batch.rng, site + 2)
 
 
 class ElectraModel(hf.ElectraModel):

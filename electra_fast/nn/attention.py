@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from electra_fast import ops
 
-from .layer_norm import LayerNorm, project_and_norm
-from .linear import is_plain
+from .layer_norm import LayerNorm, add_and_norm
+from .linear import is_plain, project
 from .sizes import Sizes
 
 
@@ -115,8 +115,12 @@ class ResidualOutput(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor, rng: Tensor | None = None) -> Tensor:
         """``x [..., in_features]``, ``residual [..., N]`` to ``[..., N]``."""
-        dropout_p = self.dropout_p if self.training else 0.0
-        return project_and_norm(x, residual, self.dense, self.LayerNorm, dropout_p=dropout_p, rng=rng, site=self.site)
+        return self.add_and_norm(*project(self.dense, x), residual, rng)
+
+    def add_and_norm(self, y: Tensor, bias: Tensor | None, residual: Tensor, rng: Tensor | None) -> Tensor:
+        """What is left to do when ``dense`` has been applied, and its bias not yet."""
+        rate = self.dropout_p if self.training else 0.0
+        return add_and_norm(y, bias, residual, self.LayerNorm, dropout_p=rate, rng=rng, site=self.site)
 
 
 class Attention(nn.Module):

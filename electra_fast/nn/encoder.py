@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from electra_fast.rng import fresh
 
 from .attention import Attention, ResidualOutput
-from .feed_forward import Intermediate
+from .feed_forward import Intermediate, feed_forward
 from .packed import encode_packed
 from .sizes import Sizes
 
@@ -37,7 +37,7 @@ class EncoderLayer(nn.Module):
     ) -> Tensor:
         """As `SelfAttention.forward`: packed ``[T, N]`` with cu_seqlens, or padded ``[B, S, N]`` with a mask."""
         x = self.attention(x, cu_seqlens, max_seqlen, rng, attention_mask)
-        return self.output(self.intermediate(x), x, rng)
+        return feed_forward(x, self.intermediate, self.output, rng)
 
 
 class Encoder(nn.Module):

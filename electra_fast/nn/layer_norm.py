@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,26 +53,15 @@ class LayerNorm(nn.LayerNorm):
         return y.view(x.shape)
 
 
-def project_and_norm(
-    x: Tensor,
-    residual: Tensor,
-    dense: nn.Module,
-    norm: nn.LayerNorm,
-    *,
-    dropout_p: float,
-    rng: Tensor | None,
-    site: int,
-) -> Tensor:
-    """``LN(residual + dropout(dense(x)))``: how a post-LN block ends. The linear's bias is added by the norm."""
+def project_and_norm(x: Tensor, residual: Tensor, dense: nn.Module, norm: nn.LayerNorm, **dropout: Any) -> Tensor:
+    """``LN(residual + dropout(dense(x)))``: how a post-LN block ends. The linear's bias is added by the norm.
+
+    dropout: ``dropout_p``, ``rng`` and ``site`` of `electra_fast.ops.layer_norm`.
+    """
     y, bias = project(dense, x)
-    return ops.layer_norm(
-        y,
-        norm.weight,
-        norm.bias,
-        x_bias=bias,
-        residual=residual,
-        eps=norm.eps,
-        dropout_p=dropout_p,
-        rng=rng,
-        site=site,
-    )
+    return add_and_norm(y, bias, residual, norm, **dropout)
+
+
+def add_and_norm(y: Tensor, bias: Tensor | None, residual: Tensor, norm: nn.LayerNorm, **dropout: Any) -> Tensor:
+    """``LN(residual + dropout(y + bias))``; dropout as in `project_and_norm`."""
+    return ops.layer_norm(y, norm.weight, norm.bias, x_bias=bias, residual=residual, eps=norm.eps, **dropout)

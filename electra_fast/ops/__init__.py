@@ -10,6 +10,7 @@ from .backend import BACKENDS, OPS, backends, use_backend
 from .discriminator_loss import discriminator_loss
 from .embedding import embedding
 from .encoder import LayerParameters, PackedLayers, encoder, encoder_missing, pack_layers
+from .feed_forward import feed_forward
 from .gelu import gelu
 from .generator_head import GeneratorOutput, generator_head
 from .layer_norm import layer_norm
@@ -31,6 +32,7 @@ __all__ = [
     "embedding",
     "encoder",
     "encoder_missing",
+    "feed_forward",
     "gelu",
     "generator_head",
     "layer_norm",
