@@ -90,7 +90,7 @@ def _roofline(rows: list[Row]) -> Any:
     axes.set_ylim(0, max([110, *(100 * row.share + 5 for row in shown)]))
     axes.set_xlabel("milliseconds a call")
     axes.set_ylabel("% of the measured roof")
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 

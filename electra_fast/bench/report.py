@@ -19,7 +19,8 @@ h1{font-size:1.6rem;margin-bottom:.2rem}h2{margin-top:2.2rem;border-bottom:1px s
 h3{font-size:1rem;margin:1.4rem 0 .3rem}
 .verdict{font-size:1.25rem;margin:.8rem 0}.verdict b{color:#0b6e4f}.verdict b.slow{color:#b3261e}
 table{border-collapse:collapse;font-size:13px}td,th{padding:.15rem .6rem;text-align:right;border-bottom:1px solid #eee}
-td:first-child,th:first-child,td.text{text-align:left}tr.ours{background:#e9f5f0;font-weight:600}tr.not{color:#888}
+td{white-space:nowrap}td:first-child,th:first-child,td.text{text-align:left;white-space:normal}
+tr.ours{background:#e9f5f0;font-weight:600}tr.not{color:#888}
 td.fast{color:#0b6e4f;font-weight:600}td.slow{color:#b3261e;font-weight:600}
 .bar{display:inline-block;height:.7em;background:#0b6e4f;vertical-align:middle}.bar.slow{background:#b3261e}
 .note{color:#555;font-size:13px}img{max-width:100%}details{margin:.3rem 0}

@@ -162,6 +162,8 @@ def _measure(
     cases = session.select(names, device, level, case)
     settings = runner.Settings(plan, memory, allocator)
     limit = math.inf if minutes is None else minutes
+    if minutes is not None:
+        cases = session.spread(cases)
     with _progress(console) as listen:
         try:
             _, rows = session.measure(cases, device, out, settings, listen, limit)
