@@ -3,7 +3,7 @@
 #   make demo      set up, then pretrain a small ELECTRA on text that is already there (about five minutes on two cores)
 #   make test      set up, then run the tests, and the Triton kernels in Triton's interpreter
 #   make test-emulated   the tests of the ops once more, with the CUDA kernels in place of the CPU's, in the emulator of tests/cuda (g++, CUDA headers)
-#   make bench     set up, with the peers, then measure against them (about ten minutes on two cores); records and report in benchmarks/results
+#   make bench     set up, with the peers, then measure against them (about ten minutes on two cores); records and report in benchmark-results
 #
 # On a machine with a GPU, with what its PYTHON has (torch with CUDA, nvcc, cmake, ninja, scikit-build-core, pybind11, pytest), no network:
 #
@@ -62,7 +62,7 @@ $(VENV)/.peers: $(STAMP)
 	@touch $@
 
 bench: $(VENV)/.peers
-	$(BIN)/electra-fast bench --device cpu --minutes 9 --out benchmarks/results $(ARGS)
+	$(BIN)/electra-fast bench --device cpu --minutes 8.5 $(ARGS)
 
 bench-gpu:
 	$(PYTHON) benchmarks/gpu_acceptance.py --out $(OUT) --steps build

@@ -19,6 +19,9 @@ from .worker import Remote, Worker, WorkerError, draw
 
 Tell = Callable[[str], None]
 
+# What csrc/bindings/allocator.cpp asks of the C library; where that is another one than glibc it does nothing.
+_KEPT = f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**62}:glibc.malloc.top_pad={64 << 20}"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -127,16 +130,23 @@ def _placed(
     """The contender where it is to run: here, or in a process with another allocator."""
     if not contender.allocator:
         return call
-    if contender.allocator != "tcmalloc":
-        raise ValueError(f"allocator must be '' or 'tcmalloc', got {contender.allocator!r}")
-    if not settings.tcmalloc:
-        raise Absent("libtcmalloc was not found: install libtcmalloc-minimal4, or name it with --tcmalloc")
-    worker = Worker(torch.get_num_threads(), settings.tcmalloc)
+    worker = Worker(torch.get_num_threads(), _allocator(contender.allocator, settings))
     try:
         return Remote(worker, suite=case.suite, device=case.device, case=case.name, contender=contender.name)
     except BaseException:
         worker.close()
         raise
+
+
+def _allocator(name: str, settings: Settings) -> dict[str, str]:
+    """The environment that gives a process this allocator."""
+    if name == "kept":
+        return {"GLIBC_TUNABLES": _KEPT}
+    if name != "tcmalloc":
+        raise ValueError(f"allocator must be '', 'kept' or 'tcmalloc', got {name!r}")
+    if not settings.tcmalloc:
+        raise Absent("libtcmalloc was not found: install libtcmalloc-minimal4, or name it with --tcmalloc")
+    return {"LD_PRELOAD": settings.tcmalloc}
 
 
 def _time(case: Case, ready: dict[str, Any], shared: Any, settings: Settings, tell: Tell) -> dict[str, rounds.Timing]:

@@ -53,7 +53,7 @@ def select(names: list[str], device: str, level: str, containing: str = "") -> l
 
 
 def spread(cases: list[Case]) -> list[Case]:
-    """The first case of every suite, then the second of each, and so on: what a run that must end in time begins with."""
+    """The first case of every suite, then the second of each, and so on: the order of a run that must end in time."""
     places: dict[str, int] = {}
 
     def place(case: Case) -> int:

@@ -15,7 +15,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import torch
@@ -37,18 +39,17 @@ class Worker:
 
     Args:
         threads: torch's.
-        preload: a library that its allocations go through (LD_PRELOAD).
+        environment: of variables that it has besides this process's.
     """
 
-    def __init__(self, threads: int, preload: str = "") -> None:
+    def __init__(self, threads: int, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         self._log = tempfile.TemporaryFile()
-        environment = {**os.environ, **({"LD_PRELOAD": preload} if preload else {})}
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment,
+            env={**os.environ, **environment},
             text=True,
             start_new_session=True,  # Ctrl-C is for the parent, which closes it
         )

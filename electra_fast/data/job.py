@@ -254,3 +254,15 @@ def _lock(directory: Path, descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigError(f"another process is writing to {directory}: wait for it, or give another --output") from None
+
+
+def is_at_work(directory: Path) -> bool:
+    """Whether a process has the directory open with `open_directory`."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -88,19 +91,19 @@ def test_serving_in_this_process(monkeypatch):
     assert failed["error"].startswith("StopIteration")
 
 
-def test_another_allocator_runs_in_a_process_of_its_own(toy, monkeypatch):
-    """Any library can be preloaded: here the C library itself."""
-    from ctypes.util import find_library
-
-    library = find_library("c")
+@pytest.mark.parametrize(
+    ("allocator", "environment"),
+    [("tcmalloc", {"LD_PRELOAD": "libc.so"}), ("kept", {"GLIBC_TUNABLES": runner._KEPT})],
+)
+def test_another_allocator_runs_in_a_process_of_its_own(allocator, environment, toy, monkeypatch):
     made = suites.cases("replace_tokens", "cpu", "quick")[0]
-    contenders = (*made.contenders, Contender("torch, tcmalloc", made.contenders[0].make, allocator="tcmalloc"))
+    contenders = (*made.contenders, Contender("torch, elsewhere", made.contenders[0].make, allocator=allocator))
     case = Case(made.suite, made.name, made.dtype, contenders, made.inputs, select=made.select)
     asked = []
 
     class Fake(Worker):
-        def __init__(self, threads, preload=""):
-            asked.append(preload)
+        def __init__(self, threads, environment=None):
+            asked.append(environment)
 
         def ask(self, **request):
             asked.append(request["do"])
@@ -110,11 +113,33 @@ def test_another_allocator_runs_in_a_process_of_its_own(toy, monkeypatch):
             asked.append("close")
 
     monkeypatch.setattr(runner, "Worker", Fake)
-    settings = runner.Settings(Plan(least=1, most=1, seconds=0.0), memory=True, tcmalloc=library)
+    settings = runner.Settings(Plan(least=1, most=1, seconds=0.0), memory=True, tcmalloc="libc.so")
     rows = runner.run_case(case, "r", None, settings, lambda: Fake(1))
     assert rows[-1].median_ms == pytest.approx(1.0)
-    assert rows[-1].allocator == "tcmalloc"
+    assert rows[-1].allocator == allocator
     assert rows[-1].peak_memory_mib is None
     assert rows[0].peak_memory_mib == 0.001
-    assert asked[:2] == [library, "load"]
+    assert asked[:2] == [environment, "load"]
     assert asked.count("close") == 1
+
+
+def test_a_process_that_keeps_freed_memory_maps_none_anew():
+    """The C library understands what it is told: a large buffer made again and again faults only at first."""
+    script = """
+import resource, torch
+def faults(times):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.empty(12 << 20, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(16)
+print(faults(16))
+"""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("not the GNU C library")
+
+    def count(**environment: str) -> int:
+        run = [sys.executable, "-c", script]
+        return int(subprocess.run(run, env=os.environ | environment, capture_output=True, text=True, check=True).stdout)
+
+    assert count(GLIBC_TUNABLES=runner._KEPT) < count() / 10

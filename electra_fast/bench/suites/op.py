@@ -68,6 +68,7 @@ def contender(
     level: str = "quick",
     ours: bool = False,
     tolerance: float | None = None,
+    allocator: str = "",
 ) -> Contender:
     """A contender whose outputs are compared without dropout. ``build`` makes the function for a rate of dropout."""
     wrap = both_ways if backward else forward
@@ -75,9 +76,8 @@ def contender(
     def make(rate: float) -> Callable[[Any], Function]:
         return lambda shared: wrap(build(rate))
 
-    return Contender(
-        name, make(dropout), setting, make(0.0) if dropout else None, ours, tolerance=tolerance, level=level
-    )
+    comparable = make(0.0) if dropout else None
+    return Contender(name, make(dropout), setting, comparable, ours, allocator, tolerance=tolerance, level=level)
 
 
 def compiled(

@@ -181,6 +181,9 @@ def _contenders(shape: Shape) -> tuple[Contender, ...]:
     ]  # fmt: skip
     if shape.device == "cpu":
         found += [
+            Contender("electra-fast, memory kept", partial(our_step, shape), f"{setting}, as pretrain runs",
+                      partial(our_loss, shape), ours=True, allocator="kept", level="default"),
+            theirs("transformers, memory kept", "", "default", "kept"),
             theirs("transformers, tcmalloc", "", "full", "tcmalloc"),
             theirs("gathered, torch.compile, tcmalloc", ", masked positions before the head, torch.compile", "full",
                    "tcmalloc", gather=True, compiled=True),

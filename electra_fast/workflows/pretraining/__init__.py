@@ -10,9 +10,11 @@ _EXPORTS = {
     "PretrainOptions": "options",
     "PretrainResult": "loop",
     "ReplacedTokens": "show",
+    "RunStatus": "status",
     "find_replaced": "show",
     "pretrain": "run",
     "resume": "run",
+    "run_status": "status",
 }
 
 __all__ = sorted(_EXPORTS)
