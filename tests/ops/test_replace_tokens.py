@@ -23,9 +23,11 @@ def by_a_loop(ids: Tensor, positions: Tensor, targets: Tensor, sampled: Tensor) 
     return out, [a != b for a, b in zip(out, ids.tolist(), strict=True)]
 
 
-def make(tokens: int, slots: int, used: int, repeat: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def make(tokens: int, slots: int, used: int, repeat: bool, ordered: bool = False):
     ids = torch.randint(100, (tokens,))
     where = torch.randint(tokens, (used,)) if repeat else torch.randperm(tokens)[:used]
+    if ordered:
+        where = where.sort().values
     positions = torch.zeros(slots, dtype=torch.int64)
     targets = torch.full((slots,), -100)
     positions[:used], targets[:used] = where, ids[where]
@@ -34,12 +36,13 @@ def make(tokens: int, slots: int, used: int, repeat: bool) -> tuple[Tensor, Tens
     return ids, positions, targets, sampled
 
 
+@pytest.mark.parametrize("ordered", [False, True], ids=["anyhow", "ordered"])
 @pytest.mark.parametrize("repeat", [False, True], ids=["distinct", "repeated"])
 @pytest.mark.parametrize(
     ("tokens", "slots", "used"), [(50, 20, 12), (7, 7, 7), (30, 5, 0), (9, 0, 0), (5000, 900, 800)]
 )
-def test_matches_the_loop(backend, tokens, slots, used, repeat) -> None:
-    arguments = make(tokens, slots, used, repeat)
+def test_matches_the_loop(backend, tokens, slots, used, repeat, ordered) -> None:
+    arguments = make(tokens, slots, used, repeat, ordered)
     before = [x.clone() for x in arguments]
     corrupted, labels = ops.replace_tokens(*arguments)
     expected, expected_labels = by_a_loop(*arguments)
