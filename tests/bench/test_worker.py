@@ -130,10 +130,10 @@ import resource, torch
 def faults(times):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
-        torch.empty(12 << 20, dtype=torch.uint8).fill_(1)
+        torch.empty(40 << 20, dtype=torch.uint8).fill_(1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(16)
-print(faults(16))
+faults(12)
+print(faults(12))
 """
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("not the GNU C library")
