@@ -24,7 +24,7 @@ def table(records: Records, suite: str, containing: str = "") -> str:
     Raises: ElectraError if no such case was measured.
     """
     rows = [row for row in records.latest() if row.suite == suite and containing in row.case]
-    found = summaries(rows)
+    found = sorted(summaries(rows), key=_order)
     if not found:
         raise ElectraError(f"the records have no measured case of {suite!r} with {containing!r} in its name")
     lines = [
@@ -33,6 +33,11 @@ def table(records: Records, suite: str, containing: str = "") -> str:
         *(_line(summary) for summary in found),
     ]
     return "\n".join([*lines, "", _source(records, found)]) + "\n"
+
+
+def _order(s: Summary) -> list[tuple[int, str]]:
+    """Of the cases' names, numbers by their value."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", s.ours.case)]
 
 
 def _line(s: Summary) -> str:

@@ -139,6 +139,6 @@ def cases(device: str) -> list[Case]:
         Case(
             name="batches", contenders=batches, setup=lambda: corpus(1_000_000), tokens=TOKENS, level="quick", **common
         ),
-        # Ours adds [CLS] and [SEP], two or three to 128 tokens.
-        Case(name="prepare", contenders=text, setup=corpus, tolerance=0.05, **common),
+        # Ours adds [CLS] and [SEP], two or three to 128 tokens, and more where documents are as short as these.
+        Case(name="prepare", contenders=text, setup=corpus, tolerance=0.12, **common),
     ]
