@@ -88,7 +88,8 @@ def measure(
     total = len(cases)
     began, clock, load = time.monotonic(), machine.clock_mhz(device), machine.load_average()
     roof = roofline.measure(device, on_step=lambda text: listen(Progress(0, total, "roofline", text)))
-    facts = {**machine.describe(device), "clock_mhz": clock, "load_average": load, "tcmalloc": settings.tcmalloc}
+    facts = {**machine.describe(device), "clock_mhz": clock, "load_average": load}
+    facts["tcmalloc"] = Path(settings.tcmalloc).name
     facts["roof"] = {"copy": roof.copy, "matrix": roof.matrix, "how": roof.how}
     records.append_run(file, name, facts)
     rows: list[Row] = []
