@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 _CURVES = (
-    ("generator_loss", "generator: loss, nats", "{:.3f}"),
-    ("loss_minus_entropy", "disc.: loss less chance", "{:+.3f}"),
-    ("auc", "disc.: AUC", "{:.3f}"),
+    ("generator_loss", "gen. loss, nats", "{:.3f}"),
+    ("loss_minus_entropy", "disc. loss – chance", "{:+.3f}"),
+    ("auc", "disc. AUC", "{:.3f}"),
     ("fake_rate", "fake tokens", "{:.1%}"),
 )
 _SPLITS = (("train", "training"), ("validation", "held out"))
@@ -66,6 +66,7 @@ def _print(found) -> None:
     kept = "no checkpoint yet" if found.checkpoint is None else f"newest checkpoint: step {found.checkpoint:,}"
     ago = "" if found.reported != found.reported else f"; last report {clock(found.reported)} ago"
     console.print(f"{kept}{ago}", highlight=False, style="dim")
+    width = max(8, min(40, console.width - 54))  # what the other columns leave
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for _ in range(4):
         table.add_column(no_wrap=True)
@@ -73,7 +74,7 @@ def _print(found) -> None:
         for split, where in _SPLITS:
             if values := found.series(split, name):
                 ends = f"{form.format(values[0])} → {form.format(values[-1])}"
-                table.add_row(title, where, ends, sparkline(values))
+                table.add_row(title, where, ends, sparkline(values, width))
     if table.row_count:
         console.print(table)
     for remark in found.verdict:

@@ -31,8 +31,9 @@ def test_status(run):
     said = " ".join(result.output.split())
     assert "step 200 of 400 (50%) · stopped · 3:20 so far · 3:20 left · 8,100 tokens/s" in said
     assert "no checkpoint yet" in said
-    assert "disc.: AUC training 0.500 → 0.750 ▁█" in said
+    assert "disc. AUC training 0.500 → 0.750 ▁█" in said
     assert "The discriminator is learning" in said
+    assert "…" not in said
     assert "--resume" in said
 
 
