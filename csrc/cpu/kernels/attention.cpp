@@ -7,13 +7,6 @@
 namespace electra {
 namespace ELECTRA_ISA {
 
-// What products of bf16 are made from: pairs where the processor multiplies them, else float.
-#if defined(__AVX512BF16__)
-using bf16_operand = pair;
-#else
-using bf16_operand = float;
-#endif
-
 template <class O> static int64_t forward_size(int64_t dim) {
   Arena arena{nullptr};
   ForwardMemory<O>(arena, dim);

@@ -8,12 +8,6 @@
 namespace electra {
 namespace ELECTRA_ISA {
 
-#if defined(__AVX512BF16__)
-using bf16_operand = pair;
-#else
-using bf16_operand = float;
-#endif
-
 // What activations of the intermediate layer wait as.
 template <class O> struct Activation { using type = float; };
 template <> struct Activation<pair> { using type = bf16; };

@@ -7,12 +7,6 @@
 namespace electra {
 namespace ELECTRA_ISA {
 
-#if defined(__AVX512BF16__)
-using bf16_operand = pair;
-#else
-using bf16_operand = float;
-#endif
-
 constexpr int64_t cache_bytes = 512 << 10;   // of gelu(u) and du of a block: half of a second-level cache of 1 MiB
 
 template <class O, class T> struct BlockMemory {

@@ -37,6 +37,13 @@ template <> struct Operand<pair> {
 };
 #endif
 
+// What products of bf16 are made from: pairs where the processor multiplies them, else float.
+#if defined(__AVX512BF16__)
+using bf16_operand = pair;
+#else
+using bf16_operand = float;
+#endif
+
 template <class O> using operand_acc = typename Operand<O>::acc;
 
 // Words of depth that hold n elements of the inner dimension.

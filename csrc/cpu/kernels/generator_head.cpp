@@ -9,11 +9,6 @@ namespace ELECTRA_ISA {
 
 // Calls function<T, W, O> for the elements of hidden and weight, and the operand their products are made from: pairs where both are bf16 and the processor
 // multiplies those; a float weight is never rounded.
-#if defined(__AVX512BF16__)
-using bf16_operand = pair;
-#else
-using bf16_operand = float;
-#endif
 #define ELECTRA_DISPATCH_HEAD(p, function, ...)                                                         \
   do {                                                                                                  \
     if ((p).type == DType::f32) return function<float, float, float>(__VA_ARGS__);                      \

@@ -6,12 +6,6 @@
 namespace electra {
 namespace ELECTRA_ISA {
 
-#if defined(__AVX512BF16__)
-using bf16_operand = pair;
-#else
-using bf16_operand = float;
-#endif
-
 // Tokens that are taken at a time for dW: their words of both panels, 64 KiB of pairs, stay in the second-level cache while every tile of the result goes over them.
 constexpr int64_t token_block = 256;
 
