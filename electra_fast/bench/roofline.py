@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
+from electra_fast.matrix_peak import square_product
+
 from .rounds import timer
 
 _COPY_BYTES = 256 << 20
@@ -82,7 +84,7 @@ def _products(device: str, dtype: torch.dtype, seconds: float) -> Iterator[tuple
 def _candidates(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float, Callable[[], Callable[[], object]]]]:
     cuda = device.startswith("cuda")
     for size in (4096, 8192) if cuda else _SIZES[: 2 if dtype is torch.float32 else 3]:
-        yield f"torch {size}³", 2.0 * size**3, lambda size=size: _torch_product(device, dtype, size)
+        yield f"torch {size}³", 2.0 * size**3, lambda size=size: square_product(device, dtype, size)
     if cuda:
         return
     for shape in _PREPACKED:
@@ -91,15 +93,6 @@ def _candidates(device: str, dtype: torch.dtype) -> Iterator[tuple[str, float, C
     rows, hidden, wide = 4096, 768, 3072
     flops = 2.0 * rows * (4 * hidden * hidden + 2 * hidden * wide)
     yield "our packed layer, 768 wide", flops, lambda: _our_layer(dtype, rows, hidden, wide)
-
-
-def _torch_product(device: str, dtype: torch.dtype, size: int) -> Callable[[], object]:
-    if dtype is torch.int8:
-        a, b = (torch.randint(-127, 128, (size, size), dtype=dtype, device=device) for _ in range(2))
-        return lambda: torch._int_mm(a, b)
-    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
-    out = torch.empty_like(a)
-    return lambda: torch.mm(a, b, out=out)
 
 
 def _prepacked(dtype: torch.dtype, rows: int, inputs: int, outputs: int) -> Callable[[], object]:

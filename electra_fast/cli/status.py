@@ -62,6 +62,8 @@ def _print(found) -> None:
         parts.append(f"{clock(found.seconds_left)} left")
     if (speed := found.last("train", "tokens_per_second")) is not None:
         parts.append(f"{speed:,.0f} tokens/s")
+    if (mfu := found.last("train", "mfu")) is not None:
+        parts.append(f"MFU {mfu:.0%}")
     console.print(" · ".join(parts), highlight=False, style="bold")
     kept = "no checkpoint yet" if found.checkpoint is None else f"newest checkpoint: step {found.checkpoint:,}"
     ago = "" if found.reported != found.reported else f"; last report {clock(found.reported)} ago"

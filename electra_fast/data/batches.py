@@ -59,6 +59,11 @@ class PackedBatch:
     tokens: int
     sequences: int
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of tokens that see each other, the sum of the squared lengths: reads ``cu_seqlens`` on the host."""
+        return int(self.cu_seqlens.diff().long().square().sum())
+
     def _with_tensors(self, method: str, *args: object, **options: bool) -> PackedBatch:
         tensors = {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **{name: getattr(tensor, method)(*args, **options) for name, tensor in tensors.items()})

@@ -76,13 +76,6 @@ def test_onnx_runtime_computes_an_encoder(shared, int8):
     assert (out - expected)[mask].norm() / expected[mask].norm() < (0.05 if int8 else 1e-5)
 
 
-def test_operations_are_counted_on_real_tokens(shared):
-    config = shared[1]
-    one = encoder.operations(config, [10])
-    assert encoder.operations(config, [10, 10]) == 2 * one
-    assert encoder.operations(config, [20]) - 2 * one == 2 * 4.0 * 32 * (400 - 200)
-
-
 def test_attention_of_unequal_lengths_through_padding():
     q, k, v = (torch.randn(sum(LENGTHS), 2, 8) for _ in range(3))
     expected = [

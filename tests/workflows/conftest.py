@@ -7,7 +7,8 @@ import torch
 
 from electra_fast import _native
 from electra_fast.data import PrepareOptions, prepare
-from electra_fast.workflows.pretraining import PretrainOptions, finish
+from electra_fast.matrix_peak import MatrixPeak
+from electra_fast.workflows.pretraining import PretrainOptions, finish, loop
 
 SUBJECTS = ("the red fox", "a small bird", "the old king", "my best friend", "every tall tree")
 VERBS = {"sees": "with both eyes", "eats": "with a spoon", "hears": "with its ears", "finds": "by pure luck"}
@@ -54,6 +55,12 @@ def _no_picture(request, monkeypatch):
     """matplotlib takes longer than a tiny run: only tests that ask for ``picture`` draw the curves."""
     if "picture" not in request.fixturenames:
         monkeypatch.setattr(finish, "draw_curves", lambda records, path: bool(path.write_bytes(b"")) or True)
+
+
+@pytest.fixture(autouse=True)
+def _no_measurement(monkeypatch):
+    """Measuring the matrix peak takes longer than a tiny run."""
+    monkeypatch.setattr(loop, "matrix_peak", lambda device, dtype: MatrixPeak(1e11, "assumed"))
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
+from electra_fast.data import PackedBatch
 from electra_fast.models import PretrainingOutput
 from electra_fast.workflows.pretraining.metrics import RunningMetrics, binary_entropy
 
@@ -34,12 +35,20 @@ def output(tokens=500, slots=60, seed=0, spread=1.0, fakes=0.2, shift=0.5, paddi
     )
 
 
+def count(metrics, each):
+    """One batch of two sequences and its output."""
+    tokens, real = each.mask.shape[0], int(each.mask.sum())
+    places = torch.zeros(tokens, dtype=torch.int64)
+    metrics.count(PackedBatch(places, places, places, torch.tensor([0, 100, real, real]), real, 2))
+    metrics.update(each)
+
+
 @pytest.mark.parametrize("spread", [0.02, 1.0, 6.0])
 def test_figures_of_several_batches_agree_with_scikit_learn(spread):
     outputs = [output(seed=seed, spread=spread) for seed in range(4)]
     metrics = RunningMetrics()
     for each in outputs:
-        metrics.update(each, tokens=480)
+        count(metrics, each)
         metrics.end_step(each.loss, torch.tensor(2.0))
     found = metrics.compute()
     logits = torch.cat([each.logits[each.mask] for each in outputs])
@@ -61,27 +70,29 @@ def test_figures_of_several_batches_agree_with_scikit_learn(spread):
     assert found["loss"] == pytest.approx(4.5)
     assert found["gradient_norm"] == pytest.approx(2.0)
     assert found["padding"] == pytest.approx(20 / 500)
+    assert metrics.pairs == 4 * (100**2 + 380**2)
 
 
 def test_state_continues_exactly_and_reset_forgets():
     metrics, resumed, fresh = RunningMetrics(), RunningMetrics(), RunningMetrics()
-    metrics.update(output(seed=1), 480)
+    count(metrics, output(seed=1))
     metrics.end_step(torch.tensor(1.0))
     resumed.load_state_dict(metrics.state_dict())
     for each in (metrics, resumed):
-        each.update(output(seed=2), 480)
+        count(each, output(seed=2))
         each.end_step(torch.tensor(2.0))
     assert metrics.compute() == resumed.compute()
+    assert metrics.pairs == resumed.pairs > 0
     metrics.reset()
     for each in (metrics, fresh):
-        each.update(output(seed=3), 480)
+        count(each, output(seed=3))
         each.end_step(torch.tensor(3.0))
     assert metrics.compute() == fresh.compute()
 
 
 def test_rates_of_nothing_are_nan():
     metrics = RunningMetrics()
-    metrics.update(output(fakes=0.0), 480)
+    count(metrics, output(fakes=0.0))
     metrics.end_step(torch.tensor(1.0))
     found = metrics.compute()
     assert math.isnan(found["auc"])

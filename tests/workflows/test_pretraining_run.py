@@ -56,6 +56,8 @@ def test_a_run_writes_what_it_promises(tiny, picture):
     last = [r for r in records if r["split"] == "train"][-1]
     assert last["learning_rate"] == pytest.approx(1e-3 * (1 - 7 / 8))
     assert last["tokens_per_second"] > 0
+    assert last["mfu"] == pytest.approx(last["tflops"] * 1e12 / 1e11)
+    assert 0 <= last["data_wait"] < 1
     assert last["memory_mb"] > 10
     assert 0 <= last["padding"] < 0.5
 

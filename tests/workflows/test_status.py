@@ -74,6 +74,7 @@ def test_a_run_that_has_reported_nothing(run):
     [
         ([record(10, auc=0.5, discriminator_loss=0.39)], "The discriminator is not learning yet"),
         ([record(10, fake_rate=0.03)], "Only 3.0% of the tokens are fake: the generator is so good"),
+        ([record(10, data_wait=0.25)], "25% of the time is spent waiting for data"),
         ([record(10), record(10, "validation", discriminator_loss=0.36)], "begins to know the corpus by heart"),
     ],
 )

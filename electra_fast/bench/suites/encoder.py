@@ -11,6 +11,7 @@ from torch import Tensor
 from electra_fast.bench.case import Case, Contender
 from electra_fast.bench.peers import huggingface, onnx_encoder
 from electra_fast.models import ElectraConfig, ElectraModel
+from electra_fast.models.flops import encoder_flops
 
 from .lengths import PARAGRAPHS, SENTENCES
 
@@ -40,15 +41,6 @@ def _inputs(lengths: Sequence[int], device: str) -> tuple[Tensor, Tensor]:
 def _real_rows(hidden: Tensor, inputs: tuple) -> list[Tensor]:
     """What is at padding is nobody's business."""
     return [hidden[inputs[1].bool()].float()]
-
-
-def operations(config: ElectraConfig, lengths: Sequence[int]) -> float:
-    """Of the products of all layers and of attention, 2 a multiply-add, on real tokens."""
-    n, tokens = config.hidden_size, sum(lengths)
-    linear = 2.0 * tokens * (4 * n * n + 2 * n * config.intermediate_size)
-    attention = 4.0 * n * sum(length * length for length in lengths)
-    project = 2.0 * tokens * config.embedding_size * n if config.embedding_size != n else 0.0
-    return config.num_hidden_layers * (linear + attention) + project
 
 
 def _ours(dtype: torch.dtype | None) -> Callable[[Shared], Any]:
@@ -123,7 +115,7 @@ def _case(size: str, batch: int, text: str, lengths: Sequence[int], dtype: str, 
         inputs=lambda shared: _inputs(lengths, device),
         device=device,
         shape={"size": size, "batch": batch, "length": text, "tokens": sum(lengths)},
-        flops=operations(_config(size), lengths),
+        flops=encoder_flops(_config(size), sum(lengths), sum(length * length for length in lengths)),
         tokens=sum(lengths),
         tolerance=TOLERANCE[dtype],
         select=_real_rows,

@@ -14,9 +14,8 @@ from electra_fast import rng
 from electra_fast.bench.case import Absent, Case, Contender
 from electra_fast.bench.peers.masking import choose_masked
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair
+from electra_fast.models.flops import step_flops
 from electra_fast.optim import ElectraAdam, clip_factor, global_norm, parameter_groups
-
-from .encoder import operations
 
 SPECIAL = {"pad_token_id": 0, "cls_token_id": 101, "sep_token_id": 102, "mask_token_id": 103}
 DROPOUT = 0.1
@@ -152,16 +151,6 @@ def their_loss(shape: Shape, shared: object, gather: bool = False) -> Step:
     return run
 
 
-def step_operations(shape: Shape) -> float:
-    """Products of both networks, forward and backward (twice the forward); the vocabulary at masked positions only."""
-    discriminator = config(shape.size, 0.0)
-    generator = discriminator.generator()
-    lengths = [shape.length] * shape.batch
-    slots = shape.batch * max(1, round(shape.length * discriminator.pretraining.mask_probability))
-    vocabulary = 2.0 * slots * discriminator.vocab_size * discriminator.embedding_size
-    return 3.0 * (operations(discriminator, lengths) + operations(generator, lengths) + vocabulary)
-
-
 def _contenders(shape: Shape) -> tuple[Contender, ...]:
     setting = "bfloat16 autocast" if shape.dtype == "bfloat16" else "float32"
     fused = shape.device == "cuda"
@@ -200,7 +189,7 @@ def _case(shape: Shape, level: str) -> Case:
         inputs=lambda shared: random_batch(shape),
         device=shape.device,
         shape={"size": shape.size, "batch": shape.batch, "length": shape.length, "tokens": shape.batch * shape.length},
-        flops=step_operations(shape),
+        flops=step_flops(config(shape.size, 0.0), shape.batch * shape.length, shape.batch * shape.length**2),
         tokens=shape.batch * shape.length,
         tolerance=TOLERANCE[shape.dtype],
         level=level,

@@ -81,7 +81,7 @@ class Display:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """Loss, the discriminator's loss less that of chance, AUC and speed, in one line.
+    """Loss, the discriminator's loss less that of chance, AUC, speed and MFU, in one line.
 
     Chance is knowing the share of fake tokens and nothing else: the entropy of the fake rate.
     """
@@ -90,6 +90,7 @@ def describe(record: dict[str, Any]) -> str:
         ("loss_minus_entropy", "disc. loss vs chance {:+.3f}"),
         ("auc", "AUC {:.3f}"),
         ("tokens_per_second", "{:,.0f} tokens/s"),
+        ("mfu", "MFU {:.0%}"),
     )
     return "  ".join(form.format(record[name]) for name, form in shown if record.get(name) is not None)
 

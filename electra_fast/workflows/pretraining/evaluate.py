@@ -59,7 +59,8 @@ class Evaluation:
                     rng.make(SEED, index, device),
                     max_seqlen=self.max_seqlen,
                 )
-            metrics.update(output, batch.tokens)
+            metrics.count(batch)
+            metrics.update(output)
             metrics.end_step(output.loss)
         pair.train(was_training)
         figures = metrics.compute()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from electra_fast.data.manifest import Corpus
 from electra_fast.errors import DivergenceError
+from electra_fast.matrix_peak import matrix_peak
 from electra_fast.signals import DeferredSignals
 
 from .build import AUTOCAST, batch_tokens, build, corpus_fingerprint, load_state_dict, resolve, state_dict
@@ -26,6 +27,7 @@ from .evaluate import Evaluation
 from .finish import finish
 from .journal import Journal
 from .options import PretrainOptions
+from .speed import Speed
 from .step import training_step
 
 CHECKPOINTS_NAME = "checkpoints"
@@ -92,6 +94,9 @@ class TrainingLoop:
             interrupt = stack.enter_context(DeferredSignals(_NOTICE))
             for note in self.notes:
                 self.display.say(note)
+            peak = matrix_peak(state.device, state.autocast or torch.float32)
+            self.display.say(str(peak))
+            self.speed = Speed(state.pair.config, peak, self._waited())
             self.stopwatch.start()
             self.saved_at = time.monotonic()
             while state.step < total and interrupt.received is None:
@@ -123,12 +128,15 @@ class TrainingLoop:
             "split": "train",
             **figures,
             "learning_rate": self.state.learning_rate.item(),
-            "tokens_per_second": metrics.tokens / seconds if seconds else math.nan,
+            **self.speed.compute(metrics, seconds, self._waited()),
             "seconds": self.stopwatch.total,
             "memory_mb": peak_memory(self.state.device) / 2**20,
         }
         metrics.reset()
         self.display.report(self.journal.write(record))
+
+    def _waited(self) -> float:
+        return self.state.batches.statistics()["wait_seconds"]
 
     def _evaluate(self) -> None:
         """Figures on held-out text, unless there is none or this step has them already."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from electra_fast.data.batches import PackedBatch
 from electra_fast.models.pretraining import PretrainingOutput
 
 BINS = 1 << 16
@@ -42,10 +43,17 @@ class RunningMetrics:
         self.steps = 0
         self.tokens = 0
         self.slots = 0
+        self.pairs = 0
+
+    def count(self, batch: PackedBatch) -> None:
+        """Count the text of one batch, while it is still in the host's memory."""
+        self.tokens += batch.tokens
+        self.slots += batch.input_ids.shape[0]
+        self.pairs += batch.pairs
 
     @torch.no_grad()
-    def update(self, output: PretrainingOutput, tokens: int) -> None:
-        """Count one batch; ``tokens`` of its rows are text."""
+    def update(self, output: PretrainingOutput) -> None:
+        """Count what came of one batch."""
         # A NaN becomes bin 0: counting must not fail before the step's loss has been looked at.
         index = (output.logits.float() * (BINS / (2 * RANGE))).add_(BINS // 2).clamp_(0, BINS - 1).nan_to_num_(0).long()
         index = index.add_(output.labels, alpha=BINS)
@@ -62,8 +70,6 @@ class RunningMetrics:
             zero,
         )
         self.sums += torch.stack([value.detach().to(torch.float64) for value in values])
-        self.tokens += tokens
-        self.slots += output.logits.shape[0]
 
     @torch.no_grad()
     def end_step(self, loss: Tensor, gradient_norm: Tensor | None = None) -> None:
@@ -76,7 +82,7 @@ class RunningMetrics:
     def reset(self) -> None:
         self.sums.zero_()
         self.histogram.zero_()
-        self.steps = self.tokens = self.slots = 0
+        self.steps = self.tokens = self.slots = self.pairs = 0
 
     def compute(self) -> dict[str, float]:
         """Means over what was counted, the only synchronisation; NaN for rates of nothing (no fakes, no masks)."""
@@ -99,12 +105,13 @@ class RunningMetrics:
             "steps": self.steps,
             "tokens": self.tokens,
             "slots": self.slots,
+            "pairs": self.pairs,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.sums.copy_(state["sums"])
         self.histogram.copy_(state["histogram"].to_dense())
-        self.steps, self.tokens, self.slots = state["steps"], state["tokens"], state["slots"]
+        self.steps, self.tokens, self.slots, self.pairs = (state[n] for n in ("steps", "tokens", "slots", "pairs"))
 
 
 def discriminator_metrics(original: Tensor, fake: Tensor, loss: float) -> dict[str, float]:

@@ -22,6 +22,7 @@ from .loop import CHECKPOINTS_NAME
 from .run import CONFIG_NAME
 
 _BARS = "▁▂▃▄▅▆▇█"
+_WAITING = 0.02  # of the time: below, reading keeps up with the steps
 _GOOD_GENERATOR = 0.05  # fake tokens of all: what a generator that is right in nearly two of three samples leaves
 
 
@@ -102,6 +103,12 @@ def _remarks(records: Sequence[dict[str, Any]]) -> list[str]:
         remarks.append(
             f"Only {rate:.1%} of the tokens are fake: the generator is so good that little is left to find. Mask more "
             "(mask_probability) or use a smaller generator (generator_hidden_fraction)."
+        )
+    waiting = newest.get("train", {}).get("data_wait")
+    if waiting is not None and waiting > _WAITING:
+        remarks.append(
+            f"{waiting:.0%} of the time is spent waiting for data: put the corpus on a faster disk, or leave a core to "
+            "the thread that reads it (threads)."
         )
     training = newest.get("train", {}).get("discriminator_loss")
     held_out = newest.get("validation", {}).get("discriminator_loss")

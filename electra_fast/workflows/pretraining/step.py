@@ -65,7 +65,7 @@ def training_step(state: TrainingState) -> tuple[Tensor, Tensor]:
             state.step, recipe.learning_rate, recipe.warmup_steps, recipe.total_steps, recipe.decay_power
         )
     )
-    batches = [_on(state.device, next(state.batches)) for _ in range(state.accumulation)]
+    batches = [_next(state) for _ in range(state.accumulation)]
     masked, normalizers = _masks_and_counts(state, batches)
     loss = torch.zeros((), device=state.device)
     for batch, masks in zip(batches, masked, strict=True):
@@ -82,7 +82,7 @@ def training_step(state: TrainingState) -> tuple[Tensor, Tensor]:
             )
         output.loss.backward()
         loss += output.loss.detach()
-        state.metrics.update(output, batch.tokens)
+        state.metrics.update(output)
         advance_(state.rng)
 
     norm = global_norm(state.optimizer.gradients())
@@ -98,8 +98,10 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-def _on(device: torch.device, batch: PackedBatch) -> PackedBatch:
-    return batch if device.type == "cpu" else batch.pin_memory().to(device, non_blocking=True)
+def _next(state: TrainingState) -> PackedBatch:
+    batch = next(state.batches)
+    state.metrics.count(batch)
+    return batch if state.device.type == "cpu" else batch.pin_memory().to(state.device, non_blocking=True)
 
 
 def _masks_and_counts(
