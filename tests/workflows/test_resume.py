@@ -18,7 +18,7 @@ from electra_fast.workflows.pretraining import loop, pretrain, resume, run
 from electra_fast.workflows.pretraining.checkpoint import CheckpointDirectory
 from electra_fast.workflows.pretraining.config_file import write_config
 
-CLOCK = ("seconds", "tokens_per_second", "memory_mb")
+CLOCK = ("seconds", "tokens_per_second", "tflops", "mfu", "data_wait", "memory_mb")
 
 
 def figures(output):
