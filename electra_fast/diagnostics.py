@@ -23,6 +23,7 @@ _PACKAGES = (
     "safetensors",
     "transformers",
     "tensorboard",
+    "wandb",
     "matplotlib",
     "pyarrow",
     "zstandard",

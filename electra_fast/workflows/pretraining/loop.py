@@ -29,6 +29,7 @@ from .journal import Journal
 from .options import PretrainOptions
 from .speed import Speed
 from .step import training_step
+from .writers import optional_writers, require_wandb
 
 CHECKPOINTS_NAME = "checkpoints"
 _NOTICE = "\nfinishing this step and saving a checkpoint; once more to exit at once\n"
@@ -66,6 +67,8 @@ class TrainingLoop:
         notes: Sequence[str] = (),
         saved: Mapping[str, Any] | None = None,
     ) -> None:
+        if options.wandb is not None:
+            require_wandb()
         self.options = options
         self.output = options.output_path
         self.corpus = corpus
@@ -88,7 +91,7 @@ class TrainingLoop:
         with contextlib.ExitStack() as stack:
             stack.callback(state.batches.close)
             self.journal = stack.enter_context(
-                contextlib.closing(Journal(self.output, state.step, options.tensorboard))
+                contextlib.closing(Journal(self.output, state.step, optional_writers(options, state.step)))
             )
             self.display = stack.enter_context(contextlib.closing(Display(state.step, total)))
             interrupt = stack.enter_context(DeferredSignals(_NOTICE))

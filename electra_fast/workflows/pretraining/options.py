@@ -32,6 +32,8 @@ CHANGEABLE = frozenset(
         "checkpoint_minutes",
         "keep",
         "tensorboard",
+        "wandb",
+        "wandb_mode",
     )
 )
 
@@ -125,6 +127,12 @@ class PretrainOptions:
     )
     keep: int = _option("Reports", "Newest checkpoints to keep.", 3)
     tensorboard: bool = _option("Reports", "Write TensorBoard files, if it is installed.", True)
+    wandb: str | None = _option("Reports", "Project of Weights & Biases that figures are sent to. Default: none.")
+    wandb_mode: str | None = _option(
+        "Reports",
+        "offline: keep them in the run's directory for wandb sync. Default: WANDB_MODE, or online.",
+        choices=("online", "offline"),
+    )
 
     def __post_init__(self) -> None:
         from electra_fast.models.fields import check_at_least, check_types
