@@ -133,8 +133,21 @@ class PyBatchReader {
   std::unique_ptr<BatchReader> reader_;
 };
 
-KeyedPermutation permutation(uint64_t n, int64_t seed, uint64_t epoch, std::optional<uint64_t> window) {
-  return {n, window ? Shuffled::kBins : Shuffled::kExamples, seed, epoch, window.value_or(0)};
+// [(examples, rate)] of the corpora, in the order of their shards.
+std::vector<MixturePart> mixture_of(const std::vector<std::pair<uint64_t, uint64_t>>& parts) {
+  std::vector<MixturePart> mixture;
+  uint64_t begin = 0;
+  for (const auto& [examples, rate] : parts) {
+    mixture.push_back({begin, examples, rate});
+    begin += examples;
+  }
+  return mixture;
+}
+
+KeyedPermutation permutation(uint64_t n, int64_t seed, uint64_t epoch, std::optional<uint64_t> window, std::optional<uint64_t> mixed, uint64_t corpus) {
+  if (window) return {n, Shuffled::kBins, seed, epoch, *window};
+  if (mixed) return {n, Shuffled::kMixture, seed, epoch, *mixed};
+  return {n, Shuffled::kExamples, seed, epoch, corpus};
 }
 
 uint64_t permuted(const KeyedPermutation& permutation, uint64_t i) {
@@ -167,8 +180,10 @@ void bind_reader(py::module_& m) {
     }
   });
 
-  py::class_<KeyedPermutation>(m, "KeyedPermutation", "The order of n examples in an epoch, or of the n bins of one of its windows; computed, not stored.")
-      .def(py::init(&permutation), py::arg("n"), py::kw_only(), py::arg("seed"), py::arg("epoch"), py::arg("window") = py::none())
+  py::class_<KeyedPermutation>(m, "KeyedPermutation", "The order of n examples in an epoch (corpus: their number in a mixture), or of the n bins of one of its windows, or (mixed) of the n\n"
+                               "examples of a mixture in that window; computed, not stored.")
+      .def(py::init(&permutation), py::arg("n"), py::kw_only(), py::arg("seed"), py::arg("epoch"), py::arg("window") = py::none(),
+           py::arg("mixed") = py::none(), py::arg("corpus") = 0)
       .def("__len__", &KeyedPermutation::size)
       .def("__getitem__", &permuted);
 
@@ -177,7 +192,8 @@ void bind_reader(py::module_& m) {
 
   py::class_<PyBatchReader>(m, "BatchReader", "Packed batches of token shards, filled ahead by threads; see electra_fast.data.batches.PackedBatches.")
       .def(py::init([](const std::vector<std::string>& paths, uint32_t tokens, uint32_t max_sequences, uint64_t window, int64_t seed, int64_t pad_id,
-                       bool shuffle, uint64_t epochs, uint32_t rank, uint32_t world, uint32_t threads, uint32_t prefetch, const py::dict& state) {
+                       bool shuffle, uint64_t epochs, uint32_t rank, uint32_t world, uint32_t threads, uint32_t prefetch, const py::dict& state,
+                       const std::vector<std::pair<uint64_t, uint64_t>>& mixture) {
              ReaderOptions options;
              options.tokens = tokens;
              options.max_sequences = max_sequences;
@@ -190,10 +206,12 @@ void bind_reader(py::module_& m) {
              options.pad_id = pad_id;
              options.threads = threads;
              options.prefetch = prefetch;
+             options.mixture = mixture_of(mixture);
              return std::make_unique<PyBatchReader>(paths, options, state);
            }),
            py::arg("paths"), py::kw_only(), py::arg("tokens"), py::arg("max_sequences"), py::arg("window"), py::arg("seed"), py::arg("pad_id"),
-           py::arg("shuffle"), py::arg("epochs"), py::arg("rank"), py::arg("world"), py::arg("threads"), py::arg("prefetch"), py::arg("state"))
+           py::arg("shuffle"), py::arg("epochs"), py::arg("rank"), py::arg("world"), py::arg("threads"), py::arg("prefetch"), py::arg("state"),
+           py::arg("mixture") = py::list())
       .def("__iter__", [](py::object self) { return self; })
       .def("__next__", &PyBatchReader::next, "(input_ids, token_type_ids, position_ids, cu_seqlens, tokens, sequences)")
       .def("state", &PyBatchReader::state, "Position of the next undelivered batch, of all ranks: {epoch, window, bin}.")

@@ -26,17 +26,23 @@ void StreamOptions::check() const {
   require(world >= 1, "world must be at least 1, got 0");
   require(rank < world,
           "rank must be below world=" + std::to_string(world) + ", got " + std::to_string(rank));
+  uint64_t together = 0;
+  for (const MixturePart& part : mixture) {
+    require(part.examples > 0, "every corpus of a mixture must have examples");
+    require(part.rate <= window << 32, "no corpus of a mixture can give more than the window's " + std::to_string(window) + " examples");
+    together += part.rate;
+  }
+  // Rounding down takes less than one example from each part, so that no window is empty.
+  require(mixture.empty() || together >= uint64_t(mixture.size()) << 32,
+          "the rates of the " + std::to_string(mixture.size()) + " corpora of a mixture must come to at least as many examples in a window");
 }
 
-Window::Window(const Corpus& corpus, const StreamOptions& options, uint64_t epoch, uint64_t window) {
-  const uint64_t begin = window * options.window, end = std::min(begin + options.window, corpus.examples());
-  const KeyedPermutation shuffled(corpus.examples(), Shuffled::kExamples, options.seed, epoch, 0);
+Window::Window(const Corpus& corpus, const ExampleOrder& order, const StreamOptions& options, uint64_t epoch, uint64_t window)
+    : examples_(order.window(epoch, window)) {
   std::vector<uint32_t> lengths;
-  examples_.reserve(end - begin);
-  lengths.reserve(end - begin);
-  for (uint64_t i = begin; i < end; ++i) {
-    examples_.push_back(options.shuffle ? shuffled(i) : i);
-    lengths.push_back(corpus.length(examples_.back()));
+  lengths.reserve(examples_.size());
+  for (const uint64_t example : examples_) {
+    lengths.push_back(corpus.length(example));
     tokens_ += lengths.back();
   }
   bins_ = pack_window(lengths, options.tokens, options.max_sequences);
@@ -56,30 +62,38 @@ std::vector<uint64_t> Window::bin(uint32_t b) const {
 }
 
 BinStream::BinStream(const Corpus& corpus, const StreamOptions& options, StreamPosition start)
-    : corpus_(corpus), options_(options), windows_((corpus.examples() - 1) / options.window + 1), position_(start) {
-  require(windows_ <= kMost32, "window must be at least " + std::to_string(corpus.examples() / kMost32 + 1) + " for a corpus of " +
+    : corpus_(corpus), options_(options), order_(corpus.examples(), options.window, options.seed, options.shuffle, options.mixture), position_(start) {
+  require(order_.windows() <= kMost32, "window must be at least " + std::to_string(corpus.examples() / kMost32 + 1) + " for a corpus of " +
                                    std::to_string(corpus.examples()) + " examples, got " + std::to_string(options.window));
-  window_ = std::make_unique<Window>(corpus, options_, 0, 0);
-  bins_per_epoch_ = window_->bins() * (double(corpus.tokens()) / double(window_->tokens()));
+  uint64_t parts = 0;
+  for (const MixturePart& part : options.mixture) parts += part.examples;
+  require(options.mixture.empty() || parts == corpus.examples(),
+          "the corpora of the mixture have " + std::to_string(parts) + " examples, the shards " + std::to_string(corpus.examples()));
+  window_ = packed(0, 0);
+  bins_per_epoch_ = window_->bins() * (order_.mixed() ? double(order_.windows()) : double(corpus.tokens()) / double(window_->tokens()));
 
   const std::string named = "state names epoch " + std::to_string(start.epoch) + ", window " + std::to_string(start.window) + ", bin " +
                             std::to_string(start.bin) + ", but ";
   const std::string cause = ": was it saved with other shards or options?";
   require(start.epoch <= kMost32, named + "epochs end at 2^32 - 1" + cause);
-  require(start.window < windows_, named + "an epoch has " + std::to_string(windows_) + " windows" + cause);
+  require(start.window < order_.windows(), named + "an epoch has " + std::to_string(order_.windows()) + " windows" + cause);
   if (at_end()) {
     require(start.epoch == options_.epochs && start.window == 0 && start.bin == 0, named + "there are " + std::to_string(options_.epochs) + " epochs" + cause);
     return;
   }
-  if (start.epoch != 0 || start.window != 0) window_ = std::make_unique<Window>(corpus, options_, start.epoch, start.window);
+  if (start.epoch != 0 || start.window != 0) window_ = packed(start.epoch, start.window);
   require(start.bin < window_->bins(), named + "this window has " + std::to_string(window_->bins()) + " bins" + cause);
+}
+
+std::unique_ptr<Window> BinStream::packed(uint64_t epoch, uint64_t window) const {
+  return std::make_unique<Window>(corpus_, order_, options_, epoch, window);
 }
 
 void BinStream::advance() {
   if (++position_.bin < window_->bins()) return;
   window_.reset();
   position_.bin = 0;
-  if (++position_.window < windows_) return;
+  if (++position_.window < order_.windows()) return;
   position_.window = 0;
   ++position_.epoch;
 }
@@ -87,7 +101,7 @@ void BinStream::advance() {
 std::optional<BinStream::Bin> BinStream::next() {
   std::optional<Bin> mine;
   for (uint32_t rank = 0; rank < options_.world && !at_end(); ++rank) {
-    if (!window_) window_ = std::make_unique<Window>(corpus_, options_, position_.epoch, position_.window);
+    if (!window_) window_ = packed(position_.epoch, position_.window);
     if (rank == options_.rank) mine = Bin{window_->bin(uint32_t(position_.bin)), {}};
     advance();
   }

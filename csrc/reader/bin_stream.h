@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "reader/corpus.h"
+#include "reader/example_order.h"
 #include "reader/packing.h"
-#include "reader/permutation.h"
 
 namespace electra {
 
@@ -19,6 +19,7 @@ struct StreamOptions {
   bool shuffle = true;           // otherwise examples and bins come in their own order
   uint64_t epochs = 0;           // 0: endless
   uint32_t rank = 0, world = 1;  // this stream takes bin number rank of each group of world consecutive bins
+  std::vector<MixturePart> mixture;   // empty: one corpus
 
   void check() const;   // throws std::invalid_argument if one is out of range
 };
@@ -31,7 +32,7 @@ struct StreamPosition {
 // The examples of one window, in bins in the order of delivery. A pure function of corpus, options, epoch and window.
 class Window {
  public:
-  Window(const Corpus& corpus, const StreamOptions& options, uint64_t epoch, uint64_t window);
+  Window(const Corpus& corpus, const ExampleOrder& order, const StreamOptions& options, uint64_t epoch, uint64_t window);
 
   uint32_t bins() const { return bins_.count(); }
   uint64_t tokens() const { return tokens_; }
@@ -56,17 +57,17 @@ class BinStream {
 
   std::optional<Bin> next();   // nothing behind the last epoch
 
-  uint64_t windows_per_epoch() const { return windows_; }
-  // Bins of an epoch of all ranks, extrapolated from the first window of epoch 0 (exact if that is all).
+  // Bins of an epoch of all ranks, extrapolated from the first window of epoch 0 (exact if that is all; a mixture's windows are all alike).
   double estimated_bins_per_epoch() const { return bins_per_epoch_; }
 
  private:
   bool at_end() const { return options_.epochs != 0 && position_.epoch >= options_.epochs; }
   void advance();
+  std::unique_ptr<Window> packed(uint64_t epoch, uint64_t window) const;
 
   const Corpus& corpus_;
   const StreamOptions options_;
-  const uint64_t windows_;
+  const ExampleOrder order_;
   StreamPosition position_;
   std::unique_ptr<Window> window_;   // that of position_, packed when it is first needed
   double bins_per_epoch_ = 0;

@@ -12,15 +12,15 @@
 namespace electra {
 
 // What a permutation orders: c1 of the counter that derives its key.
-enum class Shuffled : uint32_t { kExamples = 0, kBins = 1 };
+enum class Shuffled : uint32_t { kExamples = 0, kBins = 1, kMixture = 2 };
 
 class KeyedPermutation {
  public:
-  // The order of the examples of an epoch (window 0), or of the bins of one window of that epoch.
-  KeyedPermutation(uint64_t n, Shuffled what, int64_t seed, uint64_t epoch, uint64_t window)
+  // The order of the examples of an epoch (`which` is the number of their corpus in a mixture, else 0), or of the bins or the mixed examples of window `which`.
+  KeyedPermutation(uint64_t n, Shuffled what, int64_t seed, uint64_t epoch, uint64_t which)
       : n_(n), bits_(n > 1 ? std::bit_width(n - 1) : 0) {
     const PhiloxStream stream = philox_stream(seed, int64_t(epoch), kSite);
-    const PhiloxCounter derived = philox_draw(stream, uint32_t(what), uint32_t(window));
+    const PhiloxCounter derived = philox_draw(stream, uint32_t(what), uint32_t(which));
     key_ = {derived.c0, derived.c1};
   }
 

@@ -20,6 +20,7 @@ _EXAMPLES = (
     "electra-fast pretrain --data corpus --output runs/small --model small",
     "electra-fast pretrain --data corpus --output runs/quick --max-time 20m --num-hidden-layers 4 --batch-size 16",
     "electra-fast pretrain --config runs/small/config.toml --output runs/again --seed 1",
+    "electra-fast pretrain --data wiki --data books --data-weights 0.7,0.3 --output runs/mixed",
     "electra-fast pretrain --output runs/small --resume",
 )
 _SHORT = {"data": "-d", "output": "-o"}
@@ -37,7 +38,7 @@ def pretrain(config: Path | None, resume: bool, **given: Any) -> None:
         options = {} if config is None else read_config(config)
     except ConfigError as error:
         raise FileMistake(str(error)) from None
-    options |= {name: _plain(value) for name, value in given.items() if value is not None}
+    options |= {name: _plain(value) for name, value in given.items() if value is not None and value != []}
     if resume:
         output = PretrainOptions.from_mapping(options).output_path
         result = pretraining.resume(output, options)
@@ -58,6 +59,8 @@ pretrain.__doc__ = (
 def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -70,9 +73,11 @@ def _parameters() -> Iterator[inspect.Parameter]:
     hints = get_type_hints(PretrainOptions)
     for field in dataclasses.fields(PretrainOptions):
         kind = hints[field.name]
-        if field.name in _SHORT:
+        if field.name == "data":
+            kind = list[Path]
+        elif field.name == "output":
             kind = Path
-        elif field.name == "max_time":
+        elif field.name in ("max_time", "data_weights"):
             kind = str
         elif field.metadata["choices"]:
             kind = Enum(field.name, {choice: choice for choice in field.metadata["choices"]}, type=str)

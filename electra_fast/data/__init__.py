@@ -5,6 +5,8 @@ from importlib import import_module
 _EXPORTS = {
     "Corpus": "manifest",
     "Manifest": "manifest",
+    "Mixture": "mixture",
+    "mix": "mixture",
     "open_corpus": "manifest",
     "PackedBatch": "batches",
     "PackedBatches": "batches",

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from electra_fast.data.manifest import Corpus, open_corpus
+from electra_fast.data.mixture import Mixture, MixturePart, mean_length, mixture_parts, rates
 from electra_fast.data.shards import Shard
 from electra_fast.errors import CheckpointError, ConfigError, CorpusError, ElectraError
 
@@ -85,7 +86,7 @@ class PackedBatches(Iterator[PackedBatch]):
 
     Args:
         corpus: directory written by ``electra-fast prepare``, the opened :class:`~electra_fast.data.manifest.Corpus`,
-            or the paths of shards (then give ``pad_id``).
+            a :class:`~electra_fast.data.mixture.Mixture` of several, or the paths of shards (then give ``pad_id``).
         split: ``"train"`` or ``"validation"``; unused with paths of shards.
         tokens: T, tokens of a batch, padding included. No example may be longer.
         max_sequences: B, most examples of a batch. Default: :func:`default_max_sequences`.
@@ -93,7 +94,8 @@ class PackedBatches(Iterator[PackedBatch]):
         pad_id: id of padding tokens. Default: the [PAD] of the corpus.
         window: examples packed together. Default: :func:`default_window`.
         shuffle: otherwise the examples come window by window as they are in the shards (for evaluation).
-        epochs: passes over the split. Default: without end if ``shuffle``, else 1.
+        epochs: passes over the split. Default: without end if ``shuffle``, else 1. A pass over a mixture is as many
+            examples as all its corpora have, each corpus by its share.
         rank, world: of every ``world`` consecutive batches this iterator yields number ``rank``. If the number of
             batches in ``epochs`` is no multiple of ``world``, the last ranks yield one batch fewer.
         threads: that fill batches ahead of time; one fills tens of millions of tokens a second, more hide a slow disk.
@@ -141,12 +143,12 @@ class PackedBatches(Iterator[PackedBatch]):
                 f"{source.name} has {total} tokens in {examples} examples, fewer than one batch of tokens={tokens}: "
                 f"lower tokens to at most {total}, or prepare more text"
             )
-        mean_length = max(1.0, total / examples)
+        mean = mean_length(source.mixture) if source.mixture else max(1.0, total / examples)
         self._paths = [str(shard.path) for shard in source.shards]
         self._options: dict[str, Any] = {
             "tokens": tokens,
-            "max_sequences": default_max_sequences(tokens, mean_length) if max_sequences is None else max_sequences,
-            "window": default_window(tokens, mean_length) if window is None else window,
+            "max_sequences": default_max_sequences(tokens, mean) if max_sequences is None else max_sequences,
+            "window": default_window(tokens, mean) if window is None else window,
             "seed": seed,
             "shuffle": shuffle,
         }
@@ -159,6 +161,13 @@ class PackedBatches(Iterator[PackedBatch]):
             "prefetch": prefetch,
         }
         self._fingerprint = {**self._options, "corpus_examples": examples, "corpus_tokens": total}
+        if source.mixture:
+            # A window of more examples than there are would repeat them within the first pass.
+            self._options["window"] = self._fingerprint["window"] = min(self._options["window"], examples)
+            parts = zip(source.mixture, rates(source.mixture, self._options["window"]), strict=True)
+            mixture = [(part.examples, rate) for part, rate in parts]
+            self._delivery["mixture"] = mixture
+            self._fingerprint["mixture"] = list(map(list, mixture))
         self._reader = self._start({"epoch": 0, "window": 0, "bin": 0})
 
     def _start(self, position: dict[str, int]) -> Any:
@@ -211,7 +220,11 @@ class PackedBatches(Iterator[PackedBatch]):
         """
         try:
             saved, given = state["stream"], self._fingerprint
-            differences = [f"{name}={saved[name]} (now {given[name]})" for name in given if saved[name] != given[name]]
+            differences = [
+                f"{name}={saved.get(name)} (now {given.get(name)})"
+                for name in {**given, **saved}
+                if saved.get(name) != given.get(name)
+            ]
             position = {name: int(state[name]) for name in ("epoch", "window", "bin")}
         except (KeyError, TypeError, ValueError) as error:
             message = f"the saved place in the data is damaged ({error!r}): use an older checkpoint"
@@ -251,6 +264,7 @@ class _Source:
     name: str
     shards: list[Shard]
     pad_id: int
+    mixture: list[MixturePart]  # empty: one corpus
 
 
 def _open(corpus: Any, split: str, pad_id: int | None, verify: bool) -> _Source:
@@ -260,13 +274,14 @@ def _open(corpus: Any, split: str, pad_id: int | None, verify: bool) -> _Source:
         if split not in corpus.shards:
             raise ConfigError(f"split must be one of {', '.join(corpus.shards)}, got {split!r}")
         pad_id = corpus.manifest.special_tokens["pad"] if pad_id is None else pad_id
-        return _Source(f"the {split} split of {corpus.directory}", corpus.shards[split], pad_id)
+        parts = mixture_parts(corpus, split) if isinstance(corpus, Mixture) else []
+        return _Source(f"the {split} split of {corpus.directory}", corpus.shards[split], pad_id, parts)
     shards = [Shard(Path(path)) for path in corpus]
     if pad_id is None:
         raise ConfigError(
             "pad_id is missing: paths of shards do not say it (a corpus directory does), give the id of [PAD]"
         )
-    return _Source(f"the list of {len(shards)} shards", shards, pad_id)
+    return _Source(f"the list of {len(shards)} shards", shards, pad_id, [])
 
 
 def _check_integers(bits: int = 31, **values: tuple[int | None, int]) -> None:

@@ -94,6 +94,17 @@ def test_the_line_counts_more_than_the_file(command, corpus, tmp_path):
     assert {name: written[name] for name in expected} == expected
 
 
+def test_several_corpora_with_weights(command, corpus, tmp_path, capsys):
+    """Here the same corpus under two names."""
+    copy = shutil.copytree(corpus, tmp_path / "copy")
+    line = ["-d", corpus, "--data", copy, "--output", tmp_path / "run", "--steps", 2, *TINY]
+    assert command(*line, "--data-weights", "2,1,1") == 2
+    assert "error: --data-weights must be one number for each of the 2 corpora, got 3" in capsys.readouterr().err
+    assert command(*line, "--data-weights", "2,1") == 0
+    written = read_config(tmp_path / "run" / "config.toml")
+    assert (written["data"], written["data_weights"]) == ([str(corpus), str(copy)], [2.0, 1.0])
+
+
 def spoil_shard(corpus):
     path = corpus / "train-00000.shard"
     content = bytearray(path.read_bytes())

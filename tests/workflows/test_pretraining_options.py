@@ -77,10 +77,10 @@ def test_no_durations(given):
         parse_duration(given)
 
 
-@pytest.mark.parametrize("name", ["data", "output"])
-def test_missing_paths_are_asked_for(name):
+@pytest.mark.parametrize(("name", "path"), [("data", "data_paths"), ("output", "output_path")])
+def test_missing_paths_are_asked_for(name, path):
     with pytest.raises(ConfigError, match=f"{name} is missing.*--{name}"):
-        getattr(PretrainOptions(), f"{name}_path")
+        getattr(PretrainOptions(), path)
 
 
 def test_size_brings_all_its_values_and_the_corpus_its_vocabulary(corpus):

@@ -110,7 +110,7 @@ def test_without_held_out_text(tiny, corpus, tmp_path, capsys):
 
 def test_evaluation_is_the_same_every_time_and_leaves_the_model_as_it_was(tiny):
     options = tiny()
-    corpus = open_training_corpus(options.data_path)
+    corpus = open_training_corpus(options.data_paths)
     config = resolve(options, corpus.manifest)
     from electra_fast.models import ElectraPretrainingPair
 
@@ -131,7 +131,7 @@ def test_evaluation_is_the_same_every_time_and_leaves_the_model_as_it_was(tiny):
 
 def test_bf16_is_chosen_where_it_is_faster(tiny, monkeypatch):
     options = tiny(precision="auto")
-    corpus = open_training_corpus(options.data_path)
+    corpus = open_training_corpus(options.data_paths)
     arguments = (options, resolve(options, corpus.manifest), corpus, torch.device("cpu"))
     monkeypatch.setattr(calibrate, "why_no_bf16", lambda device: None)
     for bf16, chosen in ((0.05, "bf16"), (0.099, "fp32"), (0.2, "fp32")):
@@ -155,7 +155,7 @@ def test_durations_in_words(seconds, words):
 
 def test_a_long_run_says_how_long(tiny, monkeypatch):
     options = tiny(precision="auto", total_steps=1_000_000)
-    corpus = open_training_corpus(options.data_path)
+    corpus = open_training_corpus(options.data_paths)
     monkeypatch.setattr(calibrate, "why_no_bf16", lambda device: None)
     monkeypatch.setattr(calibrate, "step_seconds", lambda *_: 5.6)
     plan = calibrate.plan(options, resolve(options, corpus.manifest), corpus, torch.device("cpu"))
@@ -217,7 +217,7 @@ def test_max_time_becomes_steps_that_are_written_down(tiny, monkeypatch, capsys)
 def test_a_large_step_is_measured_in_part(tiny, monkeypatch):
     """64 times the probe: the estimate is 64 times the probe's time, and one probe is all that is run."""
     options = tiny(batch_size=64, accumulation=2, precision="fp32")
-    corpus = open_training_corpus(options.data_path)
+    corpus = open_training_corpus(options.data_paths)
     config = resolve(options, corpus.manifest)
     monkeypatch.setattr(calibrate, "_PROBE_TOKENS", config.pretraining.sequence_length)
     sizes = []
@@ -238,7 +238,7 @@ def test_time_for_evaluations_is_set_aside(tiny, monkeypatch):
     options = PretrainOptions.from_mapping(
         {**{k: v for k, v in tiny(eval_every=10).to_dict().items() if k != "total_steps"}, "max_time": 100}
     )
-    corpus = open_training_corpus(options.data_path)
+    corpus = open_training_corpus(options.data_paths)
     arguments = (options, resolve(options, corpus.manifest), corpus, torch.device("cpu"))
     monkeypatch.setattr(calibrate, "step_seconds", lambda *_: 0.1)
     monkeypatch.setattr(calibrate, "evaluation_seconds", lambda *_: 1.0)

@@ -15,7 +15,7 @@ SENTENCES = ["the red fox sees the green apple with both eyes .", "every tall tr
 @pytest.fixture
 def pair(tiny):
     options = tiny()
-    return ElectraPretrainingPair(resolve(options, open_training_corpus(options.data_path).manifest))
+    return ElectraPretrainingPair(resolve(options, open_training_corpus(options.data_paths).manifest))
 
 
 def test_generator_replaces_and_discriminator_points(pair, corpus):

@@ -22,7 +22,7 @@ def start(tiny):
 
     def make(**changes):
         options = tiny(**changes)
-        corpus = open_training_corpus(options.data_path)
+        corpus = open_training_corpus(options.data_paths)
         state = build(options, resolve(options, corpus.manifest), corpus, torch.device("cpu"))
         opened.append(state.batches)
         return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from electra_fast import rng
 from electra_fast.data.batches import PackedBatches
 from electra_fast.data.manifest import Corpus, Manifest, content_hash, open_corpus
+from electra_fast.data.mixture import Mixture, mix
 from electra_fast.data.tokenizer import Tokenizer
 from electra_fast.errors import CheckpointError, ConfigError, CorpusError
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair, PretrainingConfig
@@ -26,18 +28,25 @@ _RECIPE = frozenset(f.name for f in dataclasses.fields(PretrainingConfig))
 _WARMUP_SHARE = 10  # of the steps, at most, are warm-up unless it is given
 
 
-def open_training_corpus(directory: Path) -> Corpus:
-    """Open a prepared corpus, every shard and the tokenizer compared with the manifest.
+def open_training_corpus(directories: Sequence[Path], weights: Sequence[float] | None = None) -> Corpus:
+    """Open one prepared corpus, or several as a `Mixture`, every shard and the tokenizer compared with the manifest.
 
     Raises:
-        ShardError: unfinished, damaged, or the tokenizer beside the shards is not the one they were made with.
+        ShardError: unfinished, damaged, or the tokenizer beside the shards is not the one they were made with, or not
+            that of the other corpora.
+        ConfigError: the weights are not one positive number for each corpus.
     """
-    Manifest.load(directory)  # first, so that a directory that is no corpus is called that
-    return open_corpus(directory, tokenizer_hash=Tokenizer.load(directory / "tokenizer.json").hash)
+    corpora = []
+    for directory in directories:
+        Manifest.load(directory)  # first, so that a directory that is no corpus is called that
+        corpora.append(open_corpus(directory, tokenizer_hash=Tokenizer.load(directory / "tokenizer.json").hash))
+    return corpora[0] if len(corpora) == 1 else mix(corpora, weights)
 
 
 def corpus_fingerprint(corpus: Corpus) -> str:
     """sha256 over tokenizer, options and the checksums of all shards: equal for equal data, wherever it lies."""
+    if isinstance(corpus, Mixture):
+        return content_hash({"corpora": list(map(corpus_fingerprint, corpus.corpora)), "weights": corpus.weights})
     splits = corpus.manifest.splits.items()
     checksums = {name: [shard.crc32 for shard in split.shards] for name, split in splits}
     return content_hash({"options": corpus.manifest.options_hash, "shards": checksums})
@@ -54,8 +63,8 @@ def resolve(options: PretrainOptions, manifest: Manifest) -> ElectraConfig:
     length = given.setdefault("sequence_length", longest)
     if longest > length:
         raise ConfigError(
-            f"sequence_length must be at least {longest}, the longest example of {options.data}, got {length}: leave "
-            f"it out, or prepare the corpus with --max-length {length}"
+            f"sequence_length must be at least {longest}, the longest example of {options.data_name}, got {length}: "
+            f"leave it out, or prepare the corpus with --max-length {length}"
         )
     special = {f"{role}_token_id": manifest.special_tokens[role] for role in ("pad", "cls", "sep", "mask")}
     config = getattr(ElectraConfig, options.model)(vocab_size=manifest.vocab_size, **special, **given)

@@ -53,6 +53,6 @@ def write_config(path: str | Path, options: Mapping[str, Any], comment: str = ""
     write_text(path, "\n".join(lines).lstrip("\n") + "\n")
 
 
-def _toml(value: str | float | bool) -> str:
-    """A value in TOML: JSON's notation of strings, booleans and numbers is TOML's, too."""
+def _toml(value: str | float | bool | list) -> str:
+    """A value in TOML: JSON's notation of strings, booleans, numbers and lists of them is TOML's, too."""
     return json.dumps(value, ensure_ascii=False)

@@ -54,7 +54,13 @@ class PretrainOptions:
         ConfigError: an option is missing, ill-typed, out of range or at odds with another.
     """
 
-    data: str | os.PathLike | None = _option("Run", "Directory that electra-fast prepare wrote.")
+    data: str | os.PathLike | tuple | list | None = _option(
+        "Run", "Directory that electra-fast prepare wrote; several to mix them (data_weights)."
+    )
+    data_weights: str | tuple | list | None = _option(
+        "Run",
+        "Shares of the tokens of several corpora, as 0.7,0.3. Default: their sizes: all are read equally often.",
+    )
     output: str | os.PathLike | None = _option("Run", "Directory for checkpoints, metrics and the trained model.")
     model: str = _option(
         "Run", "Size whose values the options below have unless given.", "small", choices=("small", "base", "large")
@@ -151,10 +157,12 @@ class PretrainOptions:
             parse_duration(self.max_time)
             if self.total_steps is not None:
                 raise ConfigError("total_steps and max_time exclude each other: give one of them")
-        for name in ("data", "output"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, os.path.abspath(os.fspath(value)))
+        if self.output is not None:
+            object.__setattr__(self, "output", os.path.abspath(os.fspath(self.output)))
+        object.__setattr__(self, "data", _one_or_several(self.data))
+        object.__setattr__(self, "data_weights", _weights(self.data_weights))
+        if self.data_weights is not None and isinstance(self.data, str):
+            raise ConfigError("data_weights are for several corpora: name each with data (--data A --data B)")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> PretrainOptions:
@@ -175,10 +183,37 @@ class PretrainOptions:
         return Path(self.output)
 
     @property
-    def data_path(self) -> Path:
+    def data_paths(self) -> tuple[Path, ...]:
         if self.data is None:
             raise ConfigError("data is missing: name the directory that electra-fast prepare wrote (--data)")
-        return Path(self.data)
+        return (Path(self.data),) if isinstance(self.data, str) else tuple(map(Path, self.data))
+
+    @property
+    def data_name(self) -> str:
+        """The corpora as an error names them."""
+        return ", ".join(map(str, self.data_paths))
+
+
+def _one_or_several(data: Any) -> str | list[str] | None:
+    """Absolute paths; of several a list, as TOML has it."""
+    if data is None:
+        return None
+    if isinstance(data, (str, os.PathLike)):
+        data = [data]
+    if not data or not all(isinstance(path, (str, os.PathLike)) for path in data):
+        raise ConfigError(f"data must be a directory or a list of directories, got {data!r}")
+    paths = [os.path.abspath(os.fspath(path)) for path in data]
+    return paths[0] if len(paths) == 1 else paths
+
+
+def _weights(given: Any) -> list[float] | None:
+    if given is None:
+        return None
+    parts = given.split(",") if isinstance(given, str) else given
+    try:
+        return [float(part) for part in parts]
+    except (TypeError, ValueError):
+        raise ConfigError(f"data_weights must be numbers such as 0.7,0.3, one for each corpus, got {given!r}") from None
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

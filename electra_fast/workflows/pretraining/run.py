@@ -40,7 +40,7 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
     with _held(options.output_path) as output:
         if (output / CONFIG_NAME).exists() or CheckpointDirectory(output / CHECKPOINTS_NAME).files():
             raise ConfigError(f"{output} already holds a run: continue it with --resume, or choose another --output")
-        corpus = open_training_corpus(options.data_path)
+        corpus = open_training_corpus(options.data_paths, options.data_weights)
         config = resolve(options, corpus.manifest)
         device = choose_device(options.device)
         _settle(options.threads, device)
@@ -80,10 +80,11 @@ def _resume(output: Path, changes: Mapping[str, Any]) -> PretrainResult:
         raise CheckpointError(f"there is no run to resume in {output}: leave out --resume to begin one")
     before = read_config(output / CONFIG_NAME) if saved is None else saved["options"]
     options = _changed(before, {**changes, "output": output})
-    corpus = open_training_corpus(options.data_path)
+    corpus = open_training_corpus(options.data_paths, options.data_weights)
     if saved is not None and saved["corpus"] != corpus_fingerprint(corpus):
         raise CheckpointError(
-            f"{options.data} is not the corpus this run began with (its contents differ): give that one with --data"
+            f"{options.data_name} is not the corpus this run began with (its contents differ): give that one with "
+            "--data"
         )
     if options.threads != before["threads"] or options.device != before["device"]:
         notes.append(

@@ -24,8 +24,10 @@ def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[in
     return c0, c1, c2, c3
 
 
-def permutation(n: int, seed: int, epoch: int, window: int | None = None) -> list[int]:
-    kind, block = (0, 0) if window is None else (1, window)
+def permutation(n: int, seed: int, epoch: int, window: int | None = None, **which: int) -> list[int]:
+    kind, block = (0, which.get("corpus", 0)) if window is None else (1, window)
+    if "mixed" in which:
+        kind, block = 2, which["mixed"]
     key = philox((block, kind, 0x52454144, epoch), (seed & MASK, seed >> 32))[:2]
     bits = (n - 1).bit_length()
     low_bits, high_bits = bits // 2, bits - bits // 2
@@ -79,6 +81,8 @@ def test_permutation_equals_the_oracle() -> None:
         for seed, epoch, window in [(0, 0, None), (2**40 + 3, 5, None), (9, 1, 4)]:
             expected = permutation(n, seed, epoch, window)
             assert list(KeyedPermutation(n, seed=seed, epoch=epoch, window=window)) == expected
+        for which in ({"corpus": 3}, {"mixed": 7}):
+            assert list(KeyedPermutation(n, seed=5, epoch=2, **which)) == permutation(n, 5, 2, **which)
 
 
 def test_permutation_of_a_huge_range_is_random_access_and_stays_inside() -> None:
