@@ -11,7 +11,7 @@ from electra_fast.workflows.pretraining import PretrainOptions, loop, pretrain, 
 from electra_fast.workflows.pretraining.build import corpus_fingerprint, open_training_corpus
 from electra_fast.workflows.pretraining.config_file import read_config, write_config
 
-CLOCK = ("seconds", "tokens_per_second", "memory_mb")
+CLOCK = ("seconds", "tokens_per_second", "tflops", "mfu", "data_wait", "memory_mb")
 
 
 @pytest.fixture

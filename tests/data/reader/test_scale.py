@@ -58,7 +58,7 @@ def novel_lengths(max_length: int, paragraphs: int) -> np.ndarray:
 @pytest.mark.parametrize("batch_size", [16, 32, 128])
 def test_batches_of_prose_are_99_percent_full(tmp_path: Path, max_length: int, batch_size: int) -> None:
     """With the defaults, over a whole pass, its last and part-empty window included."""
-    lengths = novel_lengths(max_length, 20_000 * max(1, batch_size * max_length // 8192))
+    lengths = novel_lengths(max_length, 20_000 * max(1, batch_size * max_length // 4096))
     write_shard(tmp_path / "s", Examples(np.zeros(lengths.sum(), np.uint16), lengths, lengths))
     batches = PackedBatches([tmp_path / "s"], tokens=batch_size * max_length, pad_id=0, epochs=1)
     for _ in batches:
