@@ -18,6 +18,7 @@ from electra_fast.cli.doctor import doctor
 from electra_fast.cli.mistakes import FileMistake, UsageError, command_name, flags, in_options, usage_message
 from electra_fast.cli.prepare import prepare
 from electra_fast.cli.pretrain import pretrain
+from electra_fast.cli.report import report
 from electra_fast.cli.show import show
 from electra_fast.cli.status import status
 from electra_fast.errors import ElectraError
@@ -29,7 +30,7 @@ app = typer.Typer(
     name="electra-fast",
     help="Pretrain and run ELECTRA fast in PyTorch.\n\n"
     "From raw text to a checkpoint: [bold]prepare[/] turns text into token shards, [bold]pretrain[/] trains on them, "
-    "[bold]status[/] says how that goes, at any time. "
+    "[bold]status[/] says how that goes, at any time, and [bold]report[/] makes a page of it. "
     "[bold]demo[/] does both on text that is already on this machine. [bold]doctor[/] says what runs where, and why. "
     "[bold]bench[/] measures it against the best of what else is there.",
     rich_markup_mode="rich",
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-COMMANDS = {command.__name__: command for command in (prepare, pretrain, status, show, demo, doctor, bench)}
+COMMANDS = {command.__name__: command for command in (prepare, pretrain, status, report, show, demo, doctor, bench)}
 for command in COMMANDS.values():
     # A paragraph a line: typer would keep the line ends of the source, which fit no terminal.
     app.command(help="\n\n".join(" ".join(text.split()) for text in inspect.getdoc(command).split("\n\n")))(command)

@@ -14,7 +14,7 @@ from electra_fast.data import PrepareOptions, PrepareProgress, prepare
 from electra_fast.data.python_docs import write
 from electra_fast.errors import ConfigError
 from electra_fast.workflows.pretraining import PretrainOptions, PretrainResult, pretrain, resume
-from electra_fast.workflows.pretraining.finish import SUMMARY_NAME
+from electra_fast.workflows.pretraining.layout import SUMMARY_NAME
 
 Listener = Callable[[PrepareProgress], None]
 

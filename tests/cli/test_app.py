@@ -96,7 +96,7 @@ def test_version_and_help():
     [
         ("pretrian", "there is no command 'pretrian': did you mean pretrain?"),
         ("train", "there is no command 'train': did you mean pretrain?"),
-        ("fly", "there is no command 'fly': there are prepare, pretrain, status, show"),
+        ("fly", "there is no command 'fly': there are prepare, pretrain, status, report, show"),
         ("--verison", "electra-fast has no option --verison: did you mean --version?"),
         ("pretrain --modle small", "electra-fast pretrain has no option --modle: did you mean --model?"),
         ("pretrain --hidden_size 9", "electra-fast pretrain has no option --hidden_size: did you mean --hidden-size?"),

@@ -13,7 +13,7 @@ from electra_fast import _native
 from electra_fast.cli import main
 from electra_fast.data import PrepareOptions, prepare
 from electra_fast.matrix_peak import MatrixPeak
-from electra_fast.workflows.pretraining import PretrainOptions, finish, loop
+from electra_fast.workflows.pretraining import PretrainOptions, finish, loop, report
 from electra_fast.workflows.pretraining.config_file import read_config
 
 TINY = (
@@ -28,6 +28,7 @@ def _quick_and_process_as_it_was(monkeypatch):
     """No picture (matplotlib is slow), no matrix peak, and threads and allocator of the process left alone."""
     monkeypatch.setattr(loop, "matrix_peak", lambda device, dtype: MatrixPeak(1e11, "assumed"))
     monkeypatch.setattr(finish, "draw_curves", lambda records, path: True)
+    monkeypatch.setattr(report, "curves_svg", lambda records: "<svg></svg>")
     monkeypatch.setattr(_native, "keep_freed_memory", lambda: True)
     threads = torch.get_num_threads()
     yield

@@ -8,7 +8,7 @@ import torch
 from electra_fast import _native
 from electra_fast.data import PrepareOptions, prepare
 from electra_fast.matrix_peak import MatrixPeak
-from electra_fast.workflows.pretraining import PretrainOptions, finish, loop
+from electra_fast.workflows.pretraining import PretrainOptions, finish, loop, report
 
 SUBJECTS = ("the red fox", "a small bird", "the old king", "my best friend", "every tall tree")
 VERBS = {"sees": "with both eyes", "eats": "with a spoon", "hears": "with its ears", "finds": "by pure luck"}
@@ -55,6 +55,7 @@ def _no_picture(request, monkeypatch):
     """matplotlib takes longer than a tiny run: only tests that ask for ``picture`` draw the curves."""
     if "picture" not in request.fixturenames:
         monkeypatch.setattr(finish, "draw_curves", lambda records, path: bool(path.write_bytes(b"")) or True)
+        monkeypatch.setattr(report, "curves_svg", lambda records: "<svg></svg>")
 
 
 @pytest.fixture(autouse=True)

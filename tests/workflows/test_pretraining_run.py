@@ -11,7 +11,6 @@ from electra_fast.errors import ConfigError, CorpusError
 from electra_fast.workflows.pretraining import Evaluation, PretrainOptions, calibrate, pretrain, resume, run, writers
 from electra_fast.workflows.pretraining.build import choose_device, open_training_corpus, resolve
 from electra_fast.workflows.pretraining.config_file import read_config
-from electra_fast.workflows.pretraining.curves import draw_curves
 from electra_fast.workflows.pretraining.display import Display, clock, describe, verdict
 from electra_fast.workflows.pretraining.journal import read_records
 
@@ -38,6 +37,7 @@ def test_a_run_writes_what_it_promises(tiny, picture):
     result = pretrain(tiny(tensorboard=True))
     output = result.output
     assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (output / "report.html").read_text()
     assert list((output / "tensorboard").glob("events.*"))
     assert [path.name for path in sorted((output / "checkpoints").iterdir())] == [
         "step-00000003.pt",
@@ -87,6 +87,7 @@ def test_without_optional_packages(tiny, picture, monkeypatch, capsys):
     monkeypatch.setattr(writers, "find_spec", lambda name: None)
     result = pretrain(tiny(total_steps=2, tensorboard=True))
     assert not (result.output / "curves.png").exists()
+    assert "matplotlib is not installed" in (result.output / "report.html").read_text()
     assert not (result.output / "tensorboard").exists()
     assert "matplotlib is not installed" in capsys.readouterr().err
 
@@ -251,14 +252,6 @@ def test_devices():
     assert choose_device("auto").type in ("cpu", "cuda")
     with pytest.raises(ConfigError, match="device 'toaster' cannot be used"):
         choose_device("toaster")
-
-
-def test_curves_of_an_unfinished_or_empty_run(tmp_path, picture):
-    pytest.importorskip("matplotlib")
-    records = [{"step": 1, "split": "train", "generator_loss": 3.0, "auc": None}]
-    for number, some in enumerate(([], records)):
-        assert draw_curves(some, tmp_path / f"{number}.png")
-        assert (tmp_path / f"{number}.png").stat().st_size > 1000
 
 
 def test_words_for_figures():

@@ -15,6 +15,7 @@ _EXPORTS = {
     "pretrain": "run",
     "resume": "run",
     "run_status": "status",
+    "write_report": "report",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -1,8 +1,9 @@
-"""The end of a run: the trained networks, the picture of the curves, a summary, and a verdict in words."""
+"""The end of a run: the trained networks, the picture of the curves, a summary, a page, and a verdict in words."""
 
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,20 +11,21 @@ import torch
 
 import electra_fast
 from electra_fast.data.manifest import Corpus
+from electra_fast.diagnostics import processor
 from electra_fast.files import write_text
 
 from .curves import draw_curves
 from .display import clock, verdict
-from .journal import METRICS_NAME, Journal, read_records
+from .journal import Journal, read_records
+from .layout import CURVES_NAME, METRICS_NAME, MODEL_NAME, SUMMARY_NAME
+from .report import write_report
 from .step import TrainingState
-
-MODEL_NAME, CURVES_NAME, SUMMARY_NAME = "model", "curves.png", "summary.json"
 
 
 def finish(
     output: Path, state: TrainingState, corpus: Corpus, journal: Journal, seconds: float, say: Callable[[str], None]
 ) -> None:
-    """Write ``model/``, ``curves.png`` and ``summary.json``, and say what was learned."""
+    """Write ``model/``, ``curves.png``, ``summary.json`` and ``report.html``, and say what was learned."""
     state.pair.save_pretrained(output / MODEL_NAME, corpus.directory)
     journal.sync()
     if not draw_curves(read_records(output / METRICS_NAME), output / CURVES_NAME):
@@ -36,13 +38,26 @@ def finish(
         "seconds": seconds,
         "parameters": parameters,
         "tokens_per_second": last["train"]["tokens_per_second"],
-        "versions": {"electra_fast": electra_fast.__version__, "torch": torch.__version__},
+        "environment": environment(state.device),
         "verdict": verdict(figures),
         "train": last["train"],
         "validation": last.get("validation"),
     }
     write_text(output / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+    page = write_report(output)
     where = "held-out text" if "validation" in last else "training text (there is none held out)"
     say(f"{state.step:,} steps in {clock(seconds)}, {parameters:,} parameters. On {where}:")
     say(verdict(figures))
-    say(f"The networks are in {output / MODEL_NAME}, as Hugging Face directories.")
+    say(f"The networks are in {output / MODEL_NAME}, as Hugging Face directories; {page} has the curves.")
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Where a run ended: versions and hardware."""
+    return {
+        "electra_fast": electra_fast.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "threads": str(torch.get_num_threads()),
+    }

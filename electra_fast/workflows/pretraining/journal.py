@@ -10,9 +10,8 @@ from typing import Any
 
 from electra_fast.files import write_text
 
+from .layout import METRICS_NAME
 from .writers import JsonLinesWriter, Writer
-
-METRICS_NAME = "metrics.jsonl"
 
 
 class Journal:

@@ -26,12 +26,12 @@ from .display import Display
 from .evaluate import Evaluation
 from .finish import finish
 from .journal import Journal
+from .layout import CHECKPOINTS_NAME
 from .options import PretrainOptions
 from .speed import Speed
 from .step import training_step
 from .writers import optional_writers, require_wandb
 
-CHECKPOINTS_NAME = "checkpoints"
 _NOTICE = "\nfinishing this step and saving a checkpoint; once more to exit at once\n"
 
 

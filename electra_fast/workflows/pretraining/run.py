@@ -21,17 +21,16 @@ from .build import choose_device, corpus_fingerprint, open_training_corpus, reso
 from .calibrate import plan
 from .checkpoint import CheckpointDirectory
 from .config_file import read_config, write_config
-from .loop import CHECKPOINTS_NAME, PretrainResult, TrainingLoop, environment
+from .layout import CHECKPOINTS_NAME, CONFIG_NAME
+from .loop import PretrainResult, TrainingLoop, environment
 from .options import CHANGEABLE, PretrainOptions
-
-CONFIG_NAME = "config.toml"
 
 
 def pretrain(options: PretrainOptions) -> PretrainResult:
     """Begin a run in ``options.output``.
 
-    Writes config.toml, metrics.jsonl, checkpoints/, and at the end model/ (two Hugging Face directories), curves.png
-    and summary.json. SIGINT and SIGTERM save a checkpoint and return.
+    Writes config.toml, metrics.jsonl, checkpoints/, and at the end model/ (two Hugging Face directories), curves.png,
+    summary.json and report.html. SIGINT and SIGTERM save a checkpoint and return.
 
     Raises:
         ElectraError: the subclass says which of options, corpus or disk cannot be used.

@@ -16,10 +16,8 @@ from electra_fast.errors import CheckpointError
 from .checkpoint import CheckpointDirectory, step_of
 from .config_file import read_config
 from .display import verdict
-from .finish import SUMMARY_NAME
-from .journal import METRICS_NAME, read_records
-from .loop import CHECKPOINTS_NAME
-from .run import CONFIG_NAME
+from .journal import read_records
+from .layout import CHECKPOINTS_NAME, CONFIG_NAME, METRICS_NAME, SUMMARY_NAME
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WAITING = 0.02  # of the time: below, reading keeps up with the steps
@@ -76,7 +74,7 @@ def run_status(output: str | Path) -> RunStatus:
     seconds = max((record["seconds"] for record in records if record.get("seconds") is not None), default=0.0)
     files = CheckpointDirectory(output / CHECKPOINTS_NAME).files()
     state = "running" if is_at_work(output) else "stopped"
-    if state == "stopped" and step >= total and (output / SUMMARY_NAME).is_file():
+    if step >= total and (output / SUMMARY_NAME).is_file():
         state = "finished"
     return RunStatus(
         output,
