@@ -15,6 +15,7 @@ from .gelu import gelu
 from .generator_head import GeneratorOutput, generator_head
 from .layer_norm import layer_norm
 from .mask_tokens import MaskedTokens, mask_tokens, max_predictions_bound
+from .mask_words import mask_words
 from .replace_tokens import replace_tokens
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "generator_head",
     "layer_norm",
     "mask_tokens",
+    "mask_words",
     "max_predictions_bound",
     "pack_layers",
     "replace_tokens",

@@ -14,7 +14,7 @@ from .packed import check_cu_seqlens, sequence_of, values_readable
 from .philox import word_at
 
 UNUSED = -100
-_SELECTION_ROW, _DECISION_ROW, _REPLACEMENT_ROW = 0, 1, 2
+SELECTION_ROW, DECISION_ROW, _REPLACEMENT_ROW = 0, 1, 2
 _REPLACEMENT_DECISION_BLOCK = 2**31
 
 
@@ -22,10 +22,32 @@ def _exclusive_sum(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-def _slots(used: Tensor, values: Tensor, slots: int, unused: int) -> Tensor:
-    """The values where used, in order, in the first of ``slots`` places; the rest hold ``unused``."""
-    place = torch.where(used, used.cumsum(0) - 1, slots).clamp(max=slots)
-    return values.new_full((slots + 1,), unused).scatter(0, place, values)[:slots]
+def slots(used: Tensor, values: Tensor, number: int, unused: int) -> Tensor:
+    """The values where used, in order, in the first of ``number`` places; the rest hold ``unused``."""
+    place = torch.where(used, used.cumsum(0) - 1, number).clamp(max=number)
+    return values.new_full((number + 1,), unused).scatter(0, place, values)[:number]
+
+
+def budgets(
+    op: str, candidate: Tensor, cu_seqlens: Tensor, probability: float, max_per_sequence: int, max_predictions: int
+) -> Tensor:
+    """How many tokens of each sequence may be chosen, int64 ``[B]``.
+
+    Raises: ValueError on the CPU if the slots cannot hold them.
+    """
+    length = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
+    number = torch.round(length.to(torch.float64) * probability).long()  # half to even
+    if max_per_sequence >= 0:
+        number = number.clamp(max=max_per_sequence)
+    before = _exclusive_sum(candidate.long())[cu_seqlens.long()]
+    number = torch.where(length > 0, number.clamp(min=1), 0)
+    number = torch.minimum(number, before[1:] - before[:-1])
+    if values_readable(number) and int(number.sum()) > max_predictions:
+        raise ValueError(
+            f"{op}: max_predictions must be at least the number of chosen tokens ({int(number.sum())}), "
+            f"got {max_predictions}; max_predictions_bound always suffices"
+        )
+    return number
 
 
 def _without_replacement(
@@ -39,12 +61,12 @@ def _without_replacement(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Positions and use of each slot, and whether each token is chosen: the smallest (word, index) of each sequence."""
     token = torch.arange(candidate.shape[0], device=candidate.device)
-    word = word_at(token, _SELECTION_ROW, rng, site)
+    word = word_at(token, SELECTION_ROW, rng, site)
     order = torch.argsort((sequence << 33) | ((~candidate).long() << 32) | word, stable=True)
     rank = torch.empty_like(order).scatter(0, order, token) - cu_seqlens[sequence]
     chosen = candidate & (rank < number[sequence])
     chosen = chosen & (chosen.cumsum(0) <= max_predictions)
-    positions = _slots(chosen, token, max_predictions, 0)
+    positions = slots(chosen, token, max_predictions, 0)
     slot = torch.arange(max_predictions, device=candidate.device)
     return positions, slot < chosen.sum(), chosen
 
@@ -97,19 +119,7 @@ def mask_tokens(
     sequence, real = sequence_of(cu_seqlens, tokens)
     candidate = real & ~torch.isin(input_ids, special_ids)
 
-    length = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
-    number = torch.round(length.to(torch.float64) * probability).long()  # half to even
-    if max_per_sequence >= 0:
-        number = number.clamp(max=max_per_sequence)
-    before = _exclusive_sum(candidate.long())[cu_seqlens.long()]
-    number = torch.where(length > 0, number.clamp(min=1), 0)
-    number = torch.minimum(number, before[1:] - before[:-1])
-    if values_readable(number) and int(number.sum()) > max_predictions:
-        raise ValueError(
-            f"mask_tokens: max_predictions must be at least the number of chosen tokens ({int(number.sum())}), "
-            f"got {max_predictions}; max_predictions_bound always suffices"
-        )
-
+    number = budgets("mask_tokens", candidate, cu_seqlens, probability, max_per_sequence, max_predictions)
     decide = math.floor(replace_probability * 2**32)
     if with_replacement:
         positions, used, masked = _with_replacement(candidate, cu_seqlens, number, max_predictions, rng, site, decide)
@@ -118,6 +128,6 @@ def mask_tokens(
             candidate, sequence, cu_seqlens, number, max_predictions, rng, site
         )
         token = torch.arange(tokens, device=input_ids.device)
-        masked = chosen & (word_at(token, _DECISION_ROW, rng, site) < decide)
+        masked = chosen & (word_at(token, DECISION_ROW, rng, site) < decide)
     targets = torch.where(used, input_ids[positions], UNUSED)
     return torch.where(masked, mask_id, input_ids), positions, targets
