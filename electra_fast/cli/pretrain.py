@@ -14,7 +14,7 @@ import typer
 
 from electra_fast.cli.mistakes import FileMistake
 from electra_fast.errors import ConfigError
-from electra_fast.workflows.pretraining.options import PretrainOptions
+from electra_fast.workflows.pretraining.options import PATHS, PretrainOptions
 
 _EXAMPLES = (
     "electra-fast pretrain --data corpus --output runs/small --model small",
@@ -75,7 +75,7 @@ def _parameters() -> Iterator[inspect.Parameter]:
         kind = hints[field.name]
         if field.name == "data":
             kind = list[Path]
-        elif field.name == "output":
+        elif field.name in PATHS:
             kind = Path
         elif field.name in ("max_time", "data_weights"):
             kind = str

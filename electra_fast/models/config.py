@@ -167,22 +167,25 @@ class ElectraConfig:
         """The generator's configuration: same vocabulary and embeddings, a fraction of the width and depth.
 
         ``hidden = round(hidden_size · fraction)``, ``layers = round(num_hidden_layers · fraction)``, feed-forward
-        4 times the width, ``max(1, hidden // 64)`` heads. Source: google-research/electra ``get_generator_config``.
+        4 times the width, ``max(1, hidden // 64)`` heads, unless these two are given. Source: google-research/electra
+        ``get_generator_config``.
         """
-        hidden = round(self.hidden_size * self.pretraining.generator_hidden_fraction)
-        layers = round(self.num_hidden_layers * self.pretraining.generator_layers_fraction)
-        heads = max(1, hidden // _HEAD_SIZE)
+        recipe = self.pretraining
+        hidden = round(self.hidden_size * recipe.generator_hidden_fraction)
+        layers = round(self.num_hidden_layers * recipe.generator_layers_fraction)
+        heads = recipe.generator_attention_heads or max(1, hidden // _HEAD_SIZE)
         if hidden < 1 or layers < 1 or hidden % heads:
             raise ConfigError(
                 f"the generator would have hidden_size {hidden}, {layers} layers and {heads} attention heads: choose "
-                "generator_hidden_fraction and generator_layers_fraction so that the heads divide its hidden size"
+                "generator_hidden_fraction, generator_layers_fraction and generator_attention_heads so that the heads "
+                "divide its hidden size"
             )
         return dataclasses.replace(
             self,
             hidden_size=hidden,
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            intermediate_size=4 * hidden,
+            intermediate_size=recipe.generator_intermediate_size or 4 * hidden,
         )
 
     def check_pretraining(self) -> None:

@@ -29,15 +29,29 @@ def encoder_flops(config: ElectraConfig, tokens: float, pairs: float) -> float:
 
 
 def step_flops(config: ElectraConfig, tokens: float, pairs: float) -> float:
-    """Forward and backward of both networks and their heads, for ``tokens`` of which the mask chooses its share.
+    """Forward and, of what is trained, backward, for ``tokens`` of which the mask chooses its share.
 
-    The clipping and the optimiser have no products. For ``tokens, pairs`` see `encoder_flops`.
+    The clipping and the optimiser have no products. What a temperature schedule adds (the generator's logits once more,
+    forward) is left out, and so are half of a causal attention's pairs. For ``tokens, pairs`` see `encoder_flops`.
     """
-    n = config.hidden_size
-    flops = encoder_flops(config, tokens, pairs) + 2.0 * tokens * n * (n + 1)
-    if not config.pretraining.uniform_generator:
-        generator = config.generator()
-        chosen = tokens * config.pretraining.mask_probability
-        head = generator.hidden_size * config.embedding_size + config.embedding_size * config.vocab_size
-        flops += encoder_flops(generator, tokens, pairs) + 2.0 * chosen * head
-    return _FORWARD_AND_BACKWARD * flops
+    recipe = config.pretraining
+    discriminator = encoder_flops(config, tokens, pairs) + 2.0 * tokens * config.hidden_size * (config.hidden_size + 1)
+    chosen = tokens * recipe.mask_probability
+    if recipe.objective == "mlm":
+        return _FORWARD_AND_BACKWARD * (encoder_flops(config, tokens, pairs) + _vocabulary_flops(config, chosen))
+    if recipe.uniform_generator:
+        return _FORWARD_AND_BACKWARD * discriminator
+    generator = config.generator()
+    if recipe.objective == "electric":  # two towers that see one side each, all tokens predicted, the draws looked up
+        towers = 2 * encoder_flops(generator, tokens, pairs / 2)
+        head = _vocabulary_flops(generator, tokens, inputs=2)
+        drawn = 2.0 * chosen * config.embedding_size * config.vocab_size
+        return _FORWARD_AND_BACKWARD * (discriminator + towers + head) + drawn
+    noise = encoder_flops(generator, tokens, pairs) + _vocabulary_flops(generator, chosen)
+    return _FORWARD_AND_BACKWARD * discriminator + noise * (1.0 if recipe.freeze_generator else _FORWARD_AND_BACKWARD)
+
+
+def _vocabulary_flops(config: ElectraConfig, predicted: float, inputs: int = 1) -> float:
+    """Forward, from ``inputs`` hidden states of each predicted token to its logits."""
+    width = config.embedding_size
+    return 2.0 * predicted * (inputs * config.hidden_size * width + width * config.vocab_size)

@@ -32,7 +32,7 @@ SHARPNESS = 8.0  # the logit at the offset itself: about half of the attention g
 
 
 def initialize_locally(networks: list[ElectraModel], standard_deviation: float) -> None:
-    """Start networks that share their embeddings (the first one's) with local attention; draws from torch's generator.
+    """Start networks, with embeddings that they may share, with local attention; draws from torch's generator.
 
     With D = 2 · 8 numbers of the embedding for the position p, ``P[p, 2k:2k+2] = a (cos ω_k p, sin ω_k p)``,
     ``ω_k = 40^(-k/7)``, ``W_k = [I_D 0]`` and ``W_q = c [R(offset) 0]`` in every head's first D rows, where R rotates
@@ -52,9 +52,9 @@ def initialize_locally(networks: list[ElectraModel], standard_deviation: float) 
             "num_attention_heads, or initialization google"
         )
     omega = SLOWEST ** -(torch.arange(frequencies) / (frequencies - 1))
-    embeddings = networks[0].embeddings
-    _positions(embeddings.position_embeddings.weight.data, omega, LOUDNESS * standard_deviation)
-    embeddings.word_embeddings.weight.data[:, : 2 * frequencies] = 0
+    for embeddings in dict.fromkeys(network.embeddings for network in networks):
+        _positions(embeddings.position_embeddings.weight.data, omega, LOUDNESS * standard_deviation)
+        embeddings.word_embeddings.weight.data[:, : 2 * frequencies] = 0
     for network in networks:
         if network.embeddings_project is not None:
             _pass_through(network.embeddings_project.weight.data, 2 * frequencies)

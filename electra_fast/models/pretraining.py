@@ -1,7 +1,7 @@
 """ELECTRA's pretraining step: a generator and a discriminator that share their embeddings, and both losses.
 
 Clark et al. 2020, section 2; google-research/electra ``run_pretraining.py``. The forward pass below reads as the step
-goes: mask, generate, replace, discriminate.
+goes: mask, generate, replace, discriminate. What the options change of it is told, with sources, in docs/objectives.md.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from torch import Tensor, nn
 
 from electra_fast import nn as fast
 from electra_fast import ops
+from electra_fast.errors import ConfigError
 from electra_fast.rng import fresh
 
 from .config import ElectraConfig
-from .encoder import packed_positions
+from .electric import TwoTowerGenerator, noise_loss
+from .embedding_sharing import DisentangledEmbeddings, plain_discriminator
+from .encoder import ElectraModel, packed_positions
 from .heads import ElectraForMaskedLM, ElectraForPreTraining
 from .huggingface import save_pretrained
 from .local_initialization import initialize_locally
+from .noise import UNUSED, Noise, Sampling, Text, cloze_candidates, cloze_noise, masked_lm_noise, uniform_noise
 
 # Where a step draws its random numbers (docs/design.md). Layer i of the generator draws at GENERATOR_LAYERS + 3i
 # (attention probabilities), + 1 (attention output) and + 2 (feed-forward output); the discriminator likewise.
-MASKING, SAMPLING, GENERATOR_EMBEDDING, DISCRIMINATOR_EMBEDDING = range(4)
+MASKING, DISCRIMINATOR_EMBEDDING = 0, 3  # 1 and 2 are those of `noise`
 GENERATOR_LAYERS = 1000
 DISCRIMINATOR_LAYERS = 2000
-
-UNUSED = -100  # the target of a slot that holds no prediction
 
 
 class PretrainingOutput(NamedTuple):
@@ -39,8 +41,8 @@ class PretrainingOutput(NamedTuple):
         generator_loss_sum, generator_count: cross-entropy over the used slots, in nats, and how many they are.
         discriminator_loss_sum, discriminator_count: binary cross-entropy over real tokens, and how many they are.
         logits: ``[T]``, the discriminator's, positive for "replaced".
-        labels: bool ``[T]``, True where the token was replaced by another.
-        mask: bool ``[T]``, True for real tokens.
+        labels: bool ``[T]``, True where the token was replaced by another (Electric: where it was drawn anew).
+        mask: bool ``[T]``, True for real tokens; all False without a discriminator.
         positions, targets: ``[P]``, which tokens were to be predicted and what they were; 0 and -100 in unused slots.
         sampled, predicted: ``[P]``, the generator's sample and its most likely token; 0 in unused slots.
     """
@@ -62,35 +64,68 @@ class PretrainingOutput(NamedTuple):
 class ElectraPretrainingPair(nn.Module):
     """Generator and discriminator, with one embedding module (tables and layer norm) between them.
 
+    Args:
+        config: networks and recipe.
+        word_starts: bool ``[V]``, which ids begin a word; needed for ``masking`` word.
+
     Attributes:
-        discriminator: `ElectraForPreTraining`; generator: `ElectraForMaskedLM` of ``config.generator()``, or None with
-            ``uniform_generator``. Each is a whole model, its embeddings being the other's; a state dict names the
-            shared tensors under both.
+        discriminator: `ElectraForPreTraining`, or None with ``objective`` mlm.
+        generator: `ElectraForMaskedLM` of ``config.generator()`` (mlm: of ``config`` itself), a `TwoTowerGenerator`
+            with electric, or None with ``uniform_generator``. Each is a whole model, its embeddings being the other's
+            unless ``embedding_sharing`` says otherwise; a state dict names the shared tensors under both.
+        temperature: float32 ``[]``, what `anneal` sets.
 
     Raises:
         ConfigError: special tokens are not set, or the configuration cannot be pretrained.
     """
 
-    def __init__(self, config: ElectraConfig) -> None:
+    def __init__(self, config: ElectraConfig, word_starts: Tensor | None = None) -> None:
         super().__init__()
         config.check_pretraining()
         self.config = config
-        self.discriminator = ElectraForPreTraining(config)
-        self.generator: ElectraForMaskedLM | None = None
-        fast.assign_sites(self.discriminator.electra.encoder, DISCRIMINATOR_LAYERS)
-        if not config.pretraining.uniform_generator:
-            self.generator = ElectraForMaskedLM(config.generator(), embeddings=self.embeddings)
-            fast.assign_sites(self.generator.electra.encoder, GENERATOR_LAYERS)
-        if config.pretraining.initialization == "local":
-            networks = [network.electra for network in (self.discriminator, self.generator) if network is not None]
+        recipe = config.pretraining
+        self.discriminator: ElectraForPreTraining | None = None
+        self.generator: ElectraForMaskedLM | TwoTowerGenerator | None = None
+        if recipe.objective != "mlm":
+            self.discriminator = ElectraForPreTraining(config)
+            fast.assign_sites(self.discriminator.electra.encoder, DISCRIMINATOR_LAYERS)
+        if not recipe.uniform_generator:
+            shared = self.embeddings if self.discriminator and recipe.embedding_sharing == "full" else None
+            network = TwoTowerGenerator if recipe.objective == "electric" else ElectraForMaskedLM
+            self.generator = network(config if recipe.objective == "mlm" else config.generator(), shared)
+            fast.assign_sites(_encoders(self.generator), GENERATOR_LAYERS)
+        if recipe.initialization == "local":
+            networks = [module for module in self.modules() if isinstance(module, ElectraModel)]
             initialize_locally(networks, config.initializer_range)
+        if recipe.embedding_sharing == "gdes":
+            self.discriminator.electra.embeddings = DisentangledEmbeddings(config, _embeddings(self.generator))
+        if recipe.freeze_generator:
+            self.generator.requires_grad_(False)
+        if recipe.masking == "word" and (word_starts is None or word_starts.shape != (config.vocab_size,)):
+            raise ConfigError(
+                "masking word needs word_starts, bool [vocab_size], which ids begin a word: take them from "
+                "electra_fast.data.words.word_starts(tokenizer)"
+            )
         special = (config.pad_token_id, config.cls_token_id, config.sep_token_id, config.mask_token_id)
         self.register_buffer("special_ids", torch.tensor(special), persistent=False)
+        self.register_buffer("word_starts", word_starts, persistent=False)
+        self.register_buffer("temperature", torch.tensor(recipe.temperature_at(0)), persistent=False)
 
     @property
     def embeddings(self) -> fast.Embeddings:
-        """The embedding module of both networks."""
-        return self.discriminator.electra.embeddings
+        """The discriminator's embedding module, with full sharing that of both networks (mlm: the only one)."""
+        return (self.discriminator or self.generator).electra.embeddings
+
+    def anneal(self, step: int) -> None:
+        """Set what is a function of the optimiser step about to be taken: the temperature."""
+        self.temperature.fill_(self.config.pretraining.temperature_at(step))
+
+    def train(self, mode: bool = True) -> ElectraPretrainingPair:
+        """As in torch, but that a frozen generator never drops anything."""
+        super().train(mode)
+        if self.config.pretraining.freeze_generator:
+            self.generator.eval()
+        return self
 
     def forward(
         self,
@@ -119,7 +154,7 @@ class ElectraPretrainingPair(nn.Module):
         """
         if cu_seqlens is None:
             raise ValueError("ElectraPretrainingPair: cu_seqlens must be given: input_ids are packed [T]")
-        options = self.config.pretraining
+        recipe = self.config.pretraining
         tokens = input_ids.shape[0]
         if rng is None:
             rng = fresh(input_ids.device)
@@ -127,36 +162,31 @@ class ElectraPretrainingPair(nn.Module):
             position_ids = packed_positions(cu_seqlens, tokens)
         if max_seqlen is None:
             max_seqlen = min(tokens, self.config.max_position_embeddings)
-        packed = (cu_seqlens, max_seqlen, rng)
-        places = (position_ids, token_type_ids, rng)
+        text = Text(input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, rng)
+        real = text.real()
 
         if masked is None:
             masked = self.mask(input_ids, cu_seqlens, rng)
-        generated = self._generate(masked, places, packed)
-        generator_loss_sum = generated.loss.sum()
-        generator_count = (masked.targets != UNUSED).sum()
-
-        corrupted_ids, labels = ops.replace_tokens(input_ids, masked.positions, masked.targets, generated.sampled)
-        network = self.discriminator
-        embedded = self.embeddings(corrupted_ids, *places, DISCRIMINATOR_EMBEDDING)
-        hidden = network.electra.encode(embedded, *packed)
-        head = network.discriminator_predictions
-        real = torch.arange(tokens, device=input_ids.device) < cu_seqlens[-1]
-        discriminator_loss_sum, logits = ops.discriminator_loss(
-            head.transform(hidden), head.dense_prediction.weight, head.dense_prediction.bias, labels, real
-        )
-        discriminator_count = cu_seqlens[-1].long()
+        noise = self._generate(text, masked)
+        corrupted_ids, labels = ops.replace_tokens(input_ids, masked.positions, masked.targets, noise.sampled)
+        if self.discriminator is None:
+            discriminator_loss_sum, logits = rng.new_zeros((), dtype=torch.float32), real.float()
+            real = torch.zeros_like(real)
+        else:
+            if recipe.objective == "electric":
+                labels = chosen_tokens(masked, tokens)
+            discriminator_loss_sum, logits = self._discriminate(text, corrupted_ids, labels, real, noise.log_q)
+        discriminator_count = real.sum()
 
         if normalizers is None:
-            normalizers = (generator_count.clamp(min=1), discriminator_count.clamp(min=1))
-        loss = (
-            options.generator_weight * generator_loss_sum / normalizers[0]
-            + options.discriminator_weight * discriminator_loss_sum / normalizers[1]
-        )
+            normalizers = (noise.count.clamp(min=1), discriminator_count.clamp(min=1))
+        loss = recipe.discriminator_weight * discriminator_loss_sum / normalizers[1]
+        if not recipe.freeze_generator:
+            loss = loss + recipe.generator_weight * noise.loss_sum / normalizers[0]
         return PretrainingOutput(
             loss,
-            generator_loss_sum.detach(),
-            generator_count,
+            noise.loss_sum.detach(),
+            noise.count,
             discriminator_loss_sum.detach(),
             discriminator_count,
             logits,
@@ -164,53 +194,61 @@ class ElectraPretrainingPair(nn.Module):
             real,
             masked.positions,
             masked.targets,
-            generated.sampled,
-            generated.predicted,
+            noise.sampled,
+            noise.predicted,
         )
+
+    def _generate(self, text: Text, masked: ops.MaskedTokens) -> Noise:
+        """The generator's loss, and what it writes in place of the chosen tokens."""
+        recipe = self.config.pretraining
+        changes = recipe.temperature_schedule != "constant" and self.training
+        sampling = Sampling(self.temperature if changes else recipe.temperature, recipe.disallow_correct)
+        if self.generator is None:
+            dtype = self.embeddings.LayerNorm.weight.dtype
+            return uniform_noise(self.config.vocab_size, dtype, text, masked, sampling)
+        if recipe.objective == "electric":
+            return cloze_noise(self.generator, text, masked, sampling, self.special_ids)
+        return masked_lm_noise(self.generator, text, masked, sampling, trained=not recipe.freeze_generator)
+
+    def _discriminate(
+        self, text: Text, corrupted_ids: Tensor, labels: Tensor, real: Tensor, log_q: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The discriminator's loss, summed, and its logits ``[T]``."""
+        network = self.discriminator
+        hidden = text.encode(network.electra, corrupted_ids, DISCRIMINATOR_EMBEDDING)
+        head = network.discriminator_predictions
+        if log_q is None:
+            projection = head.dense_prediction
+            return ops.discriminator_loss(head.transform(hidden), projection.weight, projection.bias, labels, real)
+        return noise_loss(head(hidden), log_q, labels, real, self.config.pretraining.mask_probability)
 
     def mask(self, input_ids: Tensor, cu_seqlens: Tensor, rng: Tensor) -> ops.MaskedTokens:
         """The tokens that a step at ``rng`` predicts: what `forward` draws by itself, a pure function of these."""
-        options = self.config.pretraining
+        recipe = self.config.pretraining
         sequences = cu_seqlens.shape[0] - 1
+        arguments = (input_ids, cu_seqlens, self.special_ids)
+        rule = {
+            "mask_id": self.config.mask_token_id,
+            "probability": recipe.mask_probability,
+            "max_predictions": ops.max_predictions_bound(input_ids.shape[0], sequences, recipe.mask_probability),
+            "replace_probability": recipe.replace_probability,
+            "rng": rng,
+            "site": MASKING,
+        }
+        if recipe.masking == "word":
+            return ops.mask_words(*arguments, self.word_starts, **rule)
         return ops.mask_tokens(
-            input_ids,
-            cu_seqlens,
-            self.special_ids,
-            mask_id=self.config.mask_token_id,
-            probability=options.mask_probability,
-            max_predictions=ops.max_predictions_bound(input_ids.shape[0], sequences, options.mask_probability),
-            max_per_sequence=max(1, options.max_predictions_per_sequence) if options.google_exact else None,
-            replace_probability=options.replace_probability,
-            with_replacement=options.google_exact,
-            rng=rng,
-            site=MASKING,
+            *arguments,
+            max_per_sequence=max(1, recipe.max_predictions_per_sequence) if recipe.google_exact else None,
+            with_replacement=recipe.google_exact,
+            **rule,
         )
 
-    def _generate(self, masked: ops.MaskedTokens, places: tuple, packed: tuple) -> ops.GeneratorOutput:
-        """Run the generator on the masked text; only the slots reach the vocabulary."""
-        options = self.config.pretraining
-        if self.generator is None:  # all logits equal: the loss is log V, and every token is as likely
-            slots, vocabulary = masked.targets.shape[0], self.config.vocab_size
-            dtype, device = self.embeddings.LayerNorm.weight.dtype, masked.targets.device
-            hidden = torch.zeros(slots, 1, dtype=dtype, device=device)
-            weight = torch.zeros(vocabulary, 1, dtype=dtype, device=device)
-            bias = weight.squeeze(1)
-        else:
-            network = self.generator
-            embedded = self.embeddings(masked.input_ids, *places, GENERATOR_EMBEDDING)
-            hidden = network.electra.encode(embedded, *packed).index_select(0, masked.positions)
-            hidden = network.generator_predictions(hidden)
-            weight, bias = network.generator_lm_head.weight, network.generator_lm_head.bias
-        return ops.generator_head(
-            hidden,
-            weight,
-            bias,
-            masked.targets,
-            temperature=options.temperature,
-            disallow_correct=options.disallow_correct,
-            rng=places[-1],
-            site=SAMPLING,
-        )
+    def predictions(self, input_ids: Tensor, cu_seqlens: Tensor, masked: ops.MaskedTokens) -> Tensor:
+        """How many tokens the generator's loss is a sum over, int64 ``[]``: the normaliser of that batch alone."""
+        if self.config.pretraining.objective == "electric":
+            return cloze_candidates(input_ids, cu_seqlens, self.special_ids).sum()
+        return (masked.targets != UNUSED).sum()
 
     def save_pretrained(
         self, directory: str | os.PathLike[str], tokenizer_dir: str | os.PathLike[str] | None = None
@@ -218,9 +256,29 @@ class ElectraPretrainingPair(nn.Module):
         """Write ``directory/discriminator`` and ``directory/generator``, each a Hugging Face directory.
 
         Each has its own config.json and its own copy of the shared embeddings; the tokenizer's files are copied into
-        both.
+        both. A two-tower generator is no model that Hugging Face has, and is left out.
         """
-        for name in ("discriminator", "generator"):
-            network = getattr(self, name)
-            if network is not None:
-                save_pretrained(network, os.path.join(directory, name), tokenizer_dir=tokenizer_dir)
+        networks = {}
+        if self.discriminator is not None:
+            networks["discriminator"] = plain_discriminator(self.discriminator)
+        if isinstance(self.generator, ElectraForMaskedLM):
+            networks["generator"] = self.generator
+        for name, network in networks.items():
+            save_pretrained(network, os.path.join(directory, name), tokenizer_dir=tokenizer_dir)
+
+
+def chosen_tokens(masked: ops.MaskedTokens, tokens: int) -> Tensor:
+    """bool ``[tokens]``, True at the positions of the used slots."""
+    chosen = torch.zeros(tokens + 1, dtype=torch.bool, device=masked.positions.device)
+    return chosen.scatter(0, torch.where(masked.targets == UNUSED, tokens, masked.positions), True)[:tokens]
+
+
+def _embeddings(generator: ElectraForMaskedLM | TwoTowerGenerator) -> fast.Embeddings:
+    return generator.embeddings if isinstance(generator, TwoTowerGenerator) else generator.electra.embeddings
+
+
+def _encoders(generator: ElectraForMaskedLM | TwoTowerGenerator) -> nn.Module:
+    """The layers that draw, in the order of their sites."""
+    if isinstance(generator, TwoTowerGenerator):
+        return nn.ModuleList([generator.left.encoder, generator.right.encoder])
+    return generator.electra.encoder

@@ -18,7 +18,8 @@ from .sizes import Sizes
 class SelfAttention(nn.Module):
     """``softmax(q kᵀ/√D) v`` with ``q, k, v`` projected from x, H heads of size D.
 
-    State dict of `transformers`' ``ElectraSelfAttention``: ``{query,key,value}.{weight,bias}``.
+    State dict of `transformers`' ``ElectraSelfAttention``: ``{query,key,value}.{weight,bias}``. ``causal = True`` hides
+    from each token those after it.
     """
 
     def __init__(self, config: Sizes) -> None:
@@ -28,6 +29,7 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout_p = config.attention_probs_dropout_prob
+        self.causal = False
         self.site = 0
 
     def forward(
@@ -48,7 +50,8 @@ class SelfAttention(nn.Module):
         if x.ndim == 3:
             mask = None if attention_mask is None else attention_mask != 0
             q, k, v = (_heads(linear(x), self.num_attention_heads) for linear in (self.query, self.key, self.value))
-            return ops.attention_padded(q, k, v, mask, dropout_p=dropout_p, rng=rng, site=self.site).flatten(-2)
+            drawn = {"dropout_p": dropout_p, "rng": rng, "site": self.site}
+            return ops.attention_padded(q, k, v, mask, causal=self.causal, **drawn).flatten(-2)
         if cu_seqlens is None:
             raise ValueError("SelfAttention: packed x [T, N] needs cu_seqlens; padded x must have shape [B, S, N]")
         return self_attention(self, x, cu_seqlens, max_seqlen, dropout_p=dropout_p, rng=rng, site=self.site)
@@ -85,6 +88,7 @@ def self_attention(
         cu_seqlens_k,
         max_seqlen_q=max_seqlen,
         max_seqlen_k=max_seqlen,
+        causal=getattr(layer, "causal", False),
         dropout_p=dropout_p,
         rng=rng,
         site=site,

@@ -119,6 +119,7 @@ def _plain(layer: nn.Module) -> bool:
         and norms[0].eps == norms[1].eps
         and all(is_plain(module, type(module)) for module in others)
         and getattr(layer, "is_exact_gelu", True)
+        and not getattr(attention, "causal", False)
         and len({p.dtype for p in layer.parameters()}) == 1
     )
 

@@ -66,8 +66,12 @@ def crash():
         {"accumulation": 2, "log_every": 5, "checkpoint_every": 4},
         {"precision": "bf16", "hidden_dropout_prob": 0.2},
         {"google_exact": True, "uniform_generator": True},
+        {"embedding_sharing": "gdes", "masking": "word"},
+        {"embedding_sharing": "none", "freeze_generator": True, "temperature_schedule": "exponential"},
+        {"objective": "electric", "accumulation": 2, "temperature_schedule": "exponential"},
+        {"objective": "mlm", "accumulation": 2},
     ],
-    ids=["plain", "accumulation", "bf16", "google"],
+    ids=["plain", "accumulation", "bf16", "google", "gdes", "frozen", "electric", "mlm"],
 )
 def test_after_a_crash(tiny, monkeypatch, changes):
     pretrain(tiny("whole", **changes))

@@ -37,6 +37,8 @@ CHANGEABLE = frozenset(
     )
 )
 
+PATHS = ("output", "init", "init_discriminator", "init_generator")
+
 
 def _option(
     panel: str, help: str, default: Any = None, *, flags: tuple[str, ...] = (), choices: tuple[str, ...] = ()
@@ -95,11 +97,38 @@ class PretrainOptions:
     weight_decay: float | None = _option("Optimiser", "Decoupled, times the learning rate; not on biases, layer norms.")
     clip_norm: float | None = _option("Optimiser", "Global norm that gradients are clipped to.")
 
+    init: str | os.PathLike | None = _option(
+        "Continuing", "Start from the networks of a run, or of a directory with discriminator/ and generator/."
+    )
+    init_discriminator: str | os.PathLike | None = _option("Continuing", "Start from this Hugging Face directory.")
+    init_generator: str | os.PathLike | None = _option("Continuing", "Start from this Hugging Face directory.")
+    init_moments: bool = _option("Continuing", "With init of a run: take the optimiser's moments along, too.", False)
+    transplant: bool = _option("Continuing", "The checkpoint has another vocabulary: move its embeddings.", False)
+
+    objective: str | None = _option(
+        "Objective",
+        "electra; electric: energies, against a two-tower generator; mlm: one network, masked language modelling.",
+        choices=("electra", "electric", "mlm"),
+    )
+    embedding_sharing: str | None = _option(
+        "Objective",
+        "Of both networks: full; gdes: the generator's without gradient plus differences (DeBERTaV3); none.",
+        choices=("full", "gdes", "none"),
+    )
+    freeze_generator: bool | None = _option("Objective", "Leave the generator as it starts (Fast-ELECTRA).")
+    masking: str | None = _option("Objective", "Mask single tokens or whole words.", choices=("token", "word"))
     sequence_length: int | None = _option("Objective", "Tokens of a full sequence. Default: the corpus's longest.")
     mask_probability: float | None = _option("Objective", "Share of the tokens that the generator has to predict.")
     replace_probability: float | None = _option("Objective", "Chance that such a token becomes [MASK], else it stays.")
     google_exact: bool | None = _option("Objective", "Choose with replacement, as google-research/electra does.")
     temperature: float | None = _option("Objective", "Of the softmax that replacements are sampled from.")
+    temperature_schedule: str | None = _option(
+        "Objective",
+        "exponential: falls from initial_temperature towards temperature (Fast-ELECTRA).",
+        choices=("constant", "exponential"),
+    )
+    initial_temperature: float | None = _option("Objective", "Where the exponential schedule starts.")
+    temperature_decay: float | None = _option("Objective", "Its time constant, in shares of all steps.")
     disallow_correct: bool | None = _option("Objective", "Never sample the original token.")
     generator_weight: float | None = _option("Objective", "Weight of the generator's loss.")
     discriminator_weight: float | None = _option("Objective", "Weight of the discriminator's loss (the paper's λ).")
@@ -122,6 +151,8 @@ class PretrainOptions:
     layer_norm_eps: float | None = _option("Network", "Added to the variance in layer norms.")
     generator_hidden_fraction: float | None = _option("Network", "Generator's width over the discriminator's.")
     generator_layers_fraction: float | None = _option("Network", "Generator's layers over the discriminator's.")
+    generator_attention_heads: int | None = _option("Network", "0: one for every 64 of the generator's width.")
+    generator_intermediate_size: int | None = _option("Network", "0: four times the generator's width.")
     uniform_generator: bool | None = _option("Network", "No generator: replacements are drawn uniformly.")
 
     log_every: int = _option("Reports", "Steps between lines of metrics.jsonl.", 50)
@@ -153,16 +184,29 @@ class PretrainOptions:
             raise ConfigError(f"seed must be below 2^63, got {self.seed}")
         for field in dataclasses.fields(self):
             _check_choice(field.name, getattr(self, field.name), field.metadata["choices"])
+        self._check_start()
         if self.max_time is not None:
             parse_duration(self.max_time)
             if self.total_steps is not None:
                 raise ConfigError("total_steps and max_time exclude each other: give one of them")
-        if self.output is not None:
-            object.__setattr__(self, "output", os.path.abspath(os.fspath(self.output)))
+        for name in PATHS:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, os.path.abspath(os.fspath(value)))
         object.__setattr__(self, "data", _one_or_several(self.data))
         object.__setattr__(self, "data_weights", _weights(self.data_weights))
         if self.data_weights is not None and isinstance(self.data, str):
             raise ConfigError("data_weights are for several corpora: name each with data (--data A --data B)")
+
+    def _check_start(self) -> None:
+        """ConfigError for options of `init` that do not go together."""
+        starts = self.init is not None or self.init_discriminator is not None or self.init_generator is not None
+        if self.init is not None and (self.init_discriminator is not None or self.init_generator is not None):
+            raise ConfigError("init names both networks' directory: leave out init_discriminator and init_generator")
+        if self.init_moments and (self.init is None or self.transplant):
+            raise ConfigError("init_moments needs init, the directory of a run, and excludes transplant")
+        if self.transplant and not starts:
+            raise ConfigError("transplant needs a checkpoint: init, init_discriminator or init_generator")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> PretrainOptions:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from electra_fast.data.batches import PackedBatch, PackedBatches
 from electra_fast.models import ElectraPretrainingPair, PretrainingConfig, PretrainingOutput
-from electra_fast.models.pretraining import UNUSED
 from electra_fast.ops import MaskedTokens
 from electra_fast.optim import ElectraAdam, clip_factor, global_norm, polynomial_schedule
 from electra_fast.rng import advance_
@@ -65,6 +64,7 @@ def training_step(state: TrainingState) -> tuple[Tensor, Tensor]:
             state.step, recipe.learning_rate, recipe.warmup_steps, recipe.total_steps, recipe.decay_power
         )
     )
+    state.pair.anneal(state.step)
     batches = [_next(state) for _ in range(state.accumulation)]
     masked, normalizers = _masks_and_counts(state, batches)
     loss = torch.zeros((), device=state.device)
@@ -114,9 +114,9 @@ def _masks_and_counts(
     if len(batches) == 1:
         return [None], None
     rng = state.rng.clone()
-    masked = []
+    masked, predictions = [], torch.zeros((), dtype=torch.int64, device=state.device)
     for batch in batches:
         masked.append(state.pair.mask(batch.input_ids, batch.cu_seqlens, rng))
+        predictions += state.pair.predictions(batch.input_ids, batch.cu_seqlens, masked[-1])
         advance_(rng)
-    chosen = sum((masks.targets != UNUSED).sum() for masks in masked)
-    return masked, (chosen.clamp(min=1), float(max(1, sum(batch.tokens for batch in batches))))
+    return masked, (predictions.clamp(min=1), float(max(1, sum(batch.tokens for batch in batches))))
