@@ -14,12 +14,14 @@ from electra_fast.data.batches import PackedBatches
 from electra_fast.data.manifest import Corpus, Manifest, content_hash, open_corpus
 from electra_fast.data.mixture import Mixture, mix
 from electra_fast.data.tokenizer import Tokenizer
+from electra_fast.data.words import word_starts
 from electra_fast.errors import CheckpointError, ConfigError, CorpusError
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair, PretrainingConfig
 from electra_fast.optim import ElectraAdam, parameter_groups
 
 from .metrics import RunningMetrics
 from .options import PretrainOptions
+from .start import Start
 from .step import TrainingState
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
@@ -102,8 +104,14 @@ def batch_tokens(config: ElectraConfig, accumulation: int) -> int:
     return config.pretraining.batch_size // accumulation * config.pretraining.sequence_length
 
 
-def build(options: PretrainOptions, config: ElectraConfig, corpus: Corpus, device: torch.device) -> TrainingState:
-    """A run before its first step; the weights are a function of ``options.seed`` alone.
+def build(
+    options: PretrainOptions,
+    config: ElectraConfig,
+    corpus: Corpus,
+    device: torch.device,
+    start: Start | None = None,
+) -> TrainingState:
+    """A run before its first step; the weights are a function of ``options.seed`` and, if given, of ``start``.
 
     Raises:
         CorpusError: the training split has fewer tokens than a batch.
@@ -121,7 +129,9 @@ def build(options: PretrainOptions, config: ElectraConfig, corpus: Corpus, devic
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        pair = ElectraPretrainingPair(config)
+        pair = ElectraPretrainingPair(config, _word_starts(config, corpus))
+    if start is not None:
+        start.load(pair)
     pair.to(device).train()
     learning_rate = torch.zeros((), device=device)
     optimizer = ElectraAdam(
@@ -130,6 +140,8 @@ def build(options: PretrainOptions, config: ElectraConfig, corpus: Corpus, devic
         betas=(recipe.adam_beta1, recipe.adam_beta2),
         eps=recipe.adam_epsilon,
     )
+    if start is not None:
+        start.load_moments(pair, optimizer)
     return TrainingState(
         pair=pair,
         forward=torch.compile(pair, dynamic=False) if options.compile else pair,
@@ -141,6 +153,12 @@ def build(options: PretrainOptions, config: ElectraConfig, corpus: Corpus, devic
         accumulation=options.accumulation,
         autocast=AUTOCAST[options.precision],
     )
+
+
+def _word_starts(config: ElectraConfig, corpus: Corpus) -> torch.Tensor | None:
+    if config.pretraining.masking != "word":
+        return None
+    return word_starts(Tokenizer.load(corpus.directory / "tokenizer.json"))
 
 
 def state_dict(state: TrainingState) -> dict[str, Any]:

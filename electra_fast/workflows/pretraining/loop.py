@@ -29,6 +29,7 @@ from .journal import Journal
 from .layout import CHECKPOINTS_NAME
 from .options import PretrainOptions
 from .speed import Speed
+from .start import Start
 from .step import training_step
 from .writers import optional_writers, require_wandb
 
@@ -58,6 +59,7 @@ class TrainingLoop:
     Args:
         notes: what to tell the user first.
         saved: a checkpoint to go on from.
+        start: networks to begin with, where there is no checkpoint.
     """
 
     def __init__(
@@ -66,15 +68,16 @@ class TrainingLoop:
         corpus: Corpus,
         notes: Sequence[str] = (),
         saved: Mapping[str, Any] | None = None,
+        start: Start | None = None,
     ) -> None:
         if options.wandb is not None:
             require_wandb()
         self.options = options
         self.output = options.output_path
         self.corpus = corpus
-        self.notes = notes
+        self.notes = [*notes, *(start.notes if start is not None else ())]
         config = resolve(options, corpus.manifest)
-        self.state = build(options, config, corpus, torch.device(options.device))
+        self.state = build(options, config, corpus, torch.device(options.device), start)
         self.checkpoints = CheckpointDirectory(self.output / CHECKPOINTS_NAME, options.keep)
         self.evaluation = Evaluation(corpus, batch_tokens(config, options.accumulation), options.eval_batches)
         self.stopwatch = _Stopwatch()

@@ -24,6 +24,7 @@ from .config_file import read_config, write_config
 from .layout import CHECKPOINTS_NAME, CONFIG_NAME
 from .loop import PretrainResult, TrainingLoop, environment
 from .options import CHANGEABLE, PretrainOptions
+from .start import adopt
 
 
 def pretrain(options: PretrainOptions) -> PretrainResult:
@@ -40,6 +41,7 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
         if (output / CONFIG_NAME).exists() or CheckpointDirectory(output / CHECKPOINTS_NAME).files():
             raise ConfigError(f"{output} already holds a run: continue it with --resume, or choose another --output")
         corpus = open_training_corpus(options.data_paths, options.data_weights)
+        options, start = adopt(options, corpus)
         config = resolve(options, corpus.manifest)
         device = choose_device(options.device)
         _settle(options.threads, device)
@@ -49,7 +51,8 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
             options = dataclasses.replace(options, total_steps=decided.total_steps, max_time=None)
         config = resolve(options, corpus.manifest)
         options = resolved(options, config, device)
-        training = TrainingLoop(options, corpus, decided.reasons)  # before anything is written: all checks are in here
+        # Before anything is written: all checks are in here.
+        training = TrainingLoop(options, corpus, decided.reasons, start=start)
         write_config(output / CONFIG_NAME, options.to_dict(), _origin(decided.reasons))
         return training.train()
 
@@ -93,8 +96,9 @@ def _resume(output: Path, changes: Mapping[str, Any]) -> PretrainResult:
     if saved is not None and (differing := _environment_differs(saved)):
         notes.append(f"{differing}: losses may not be equal to the last bit")
     _settle(options.threads, torch.device(options.device))
+    start = adopt(options, corpus)[1] if saved is None else None
     notes.append("no checkpoint yet: beginning anew" if saved is None else f"continuing after step {saved['step']:,}")
-    return TrainingLoop(options, corpus, notes, saved).train()
+    return TrainingLoop(options, corpus, notes, saved, start).train()
 
 
 @contextlib.contextmanager
