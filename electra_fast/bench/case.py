@@ -30,8 +30,9 @@ class Contender:
         make: takes what the case's ``setup`` gave; returns what is timed, a function of the case's inputs.
         comparable: the same for the check of outputs, where what is timed draws random numbers of its own.
         ours: whether it is this package.
-        allocator: "" for the process's own; "tcmalloc", and "kept" (the C library's, told to keep what is freed, as
-            `electra-fast pretrain` does), run in a process of its own.
+        allocator: "" runs in this process, whatever it has. The others run in a process of their own: "system" has the
+            C library's as it comes, untouched by what other contenders have freed; "kept" is told to keep what is
+            freed, as `electra-fast pretrain` tells it; "tcmalloc" is another library's.
         tolerance: of the relative error, where it is not the case's (8-bit products).
         level: the smallest selection that it is part of.
     """

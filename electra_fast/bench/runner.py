@@ -20,7 +20,10 @@ from .worker import Remote, Worker, WorkerError, draw
 Tell = Callable[[str], None]
 
 # What csrc/bindings/allocator.cpp asks of the C library; where that is another one than glibc it does nothing.
-_KEPT = f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**62}:glibc.malloc.top_pad={64 << 20}"
+_KEPT = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in {"mmap_max": 0, "trim_threshold": 2**62, "top_pad": 64 << 20, "hugetlb": 1}.items()
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,9 @@ def run_case(
         del shared
         gc.collect()
     if memory_worker is not None and settings.memory and case.memory and not case.device.startswith("cuda"):
-        memory = _memory(case, [name for name in timings if not rows[name].allocator], memory_worker, tell)
+        memory = _memory(
+            case, [name for name in timings if rows[name].allocator in ("", "system")], memory_worker, tell
+        )
     measured = _measured(case, rows, timings, roof)
     measured = [replace(row, peak_memory_mib=memory.get(row.contender)) for row in measured]
     keep(measured)
@@ -127,7 +132,7 @@ def _build(case: Case, contender: Contender, shared: Any) -> tuple[Callable[...,
 def _placed(
     case: Case, contender: Contender, call: Callable[..., Any], settings: Settings
 ) -> Callable[..., Any] | Remote:
-    """The contender where it is to run: here, or in a process with another allocator."""
+    """The contender where it is to run: here, or in a process of its own."""
     if not contender.allocator:
         return call
     worker = Worker(torch.get_num_threads(), _allocator(contender.allocator, settings))
@@ -140,10 +145,12 @@ def _placed(
 
 def _allocator(name: str, settings: Settings) -> dict[str, str]:
     """The environment that gives a process this allocator."""
+    if name == "system":
+        return {}
     if name == "kept":
         return {"GLIBC_TUNABLES": _KEPT}
     if name != "tcmalloc":
-        raise ValueError(f"allocator must be '', 'kept' or 'tcmalloc', got {name!r}")
+        raise ValueError(f"allocator must be '', 'system', 'kept' or 'tcmalloc', got {name!r}")
     if not settings.tcmalloc:
         raise Absent("libtcmalloc was not found: install libtcmalloc-minimal4, or name it with --tcmalloc")
     return {"LD_PRELOAD": settings.tcmalloc}

@@ -92,10 +92,14 @@ def test_serving_in_this_process(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("allocator", "environment"),
-    [("tcmalloc", {"LD_PRELOAD": "libc.so"}), ("kept", {"GLIBC_TUNABLES": runner._KEPT})],
+    ("allocator", "environment", "memory"),
+    [
+        ("tcmalloc", {"LD_PRELOAD": "libc.so"}, None),
+        ("kept", {"GLIBC_TUNABLES": runner._KEPT}, None),
+        ("system", {}, 0.001),
+    ],
 )
-def test_another_allocator_runs_in_a_process_of_its_own(allocator, environment, toy, monkeypatch):
+def test_another_allocator_runs_in_a_process_of_its_own(allocator, environment, memory, toy, monkeypatch):
     made = suites.cases("replace_tokens", "cpu", "quick")[0]
     contenders = (*made.contenders, Contender("torch, elsewhere", made.contenders[0].make, allocator=allocator))
     case = Case(made.suite, made.name, made.dtype, contenders, made.inputs, select=made.select)
@@ -117,7 +121,7 @@ def test_another_allocator_runs_in_a_process_of_its_own(allocator, environment, 
     rows = runner.run_case(case, "r", None, settings, lambda: Fake(1))
     assert rows[-1].median_ms == pytest.approx(1.0)
     assert rows[-1].allocator == allocator
-    assert rows[-1].peak_memory_mib is None
+    assert rows[-1].peak_memory_mib == memory
     assert rows[0].peak_memory_mib == 0.001
     assert asked[:2] == [environment, "load"]
     assert asked.count("close") == 1
