@@ -215,10 +215,10 @@ def _show(console: Console, progress: Progress) -> None:
 
 
 def _report(console: Console, found: object, out: Path) -> None:
-    from electra_fast.bench import records, report
+    from electra_fast.bench import records, report, suites
 
     folder = records.path_in(out).parent
-    page = report.write(found, folder)
+    page = report.write(suites.current(found), folder)
     records.export_csv(found, folder / "records.csv")
     console.print(f"{page}: the report of all records in {folder}", markup=False, highlight=False, soft_wrap=True)
 

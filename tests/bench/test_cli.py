@@ -1,6 +1,7 @@
 """electra-fast bench: measure, report, compare, from beginning to end on toys; mistakes in one line."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -118,6 +119,16 @@ def test_compare_fails_beyond_the_ratio(call, tmp_path):
     code, said = call(*compare, "--ratio", "1.25")
     assert code == 0
     assert "machine has changed: 1.00" in said
+
+
+def test_the_report_leaves_out_cases_that_are_no_more(call, tmp_path):
+    former = [replace(row, case="former") for row in rows(1.0)]
+    records.append_rows(tmp_path / records.NAME, [*rows(1.0), *former])
+    assert call("--report", "--out", ".")[0] == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "first" in page
+    assert "former" not in page
+    assert "former" in (tmp_path / "records.csv").read_text()
 
 
 def test_the_list_names_suites_cases_and_contenders(call):

@@ -7,6 +7,7 @@ from importlib import import_module
 
 from electra_fast.bench import SUITES
 from electra_fast.bench.case import Case, within
+from electra_fast.bench.records import Records
 from electra_fast.errors import ConfigError
 
 
@@ -25,3 +26,10 @@ def cases(suite: str, device: str, level: str = "full") -> list[Case]:
 def about(suite: str) -> str:
     """What a suite measures, in a line."""
     return (import_module(f"{__name__}.{suite}").__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def current(records: Records) -> Records:
+    """The records without rows of cases that the suites no longer have: a report compares what can be run today."""
+    devices = {(row.suite, row.device) for row in records.rows if row.suite in SUITES}
+    known = {(suite, case.name, device) for suite, device in devices for case in cases(suite, device)}
+    return Records(records.runs, [row for row in records.rows if (row.suite, row.case, row.device) in known])
