@@ -35,3 +35,7 @@ class DiskFullError(ElectraError):
 
 class DivergenceError(ElectraError):
     """Training that cannot go on: the loss or the gradients are not finite."""
+
+
+class RankError(ElectraError):
+    """Another process of a run on several devices failed; the message is its own where there is one."""

@@ -66,7 +66,8 @@ class ElectraAdam(torch.optim.Optimizer):
             are updated together.
         betas, eps, weight_decay: as in the formula.
 
-    State: ``exp_avg`` (m) and ``exp_avg_sq`` (v), of each parameter's shape and dtype.
+    State: ``exp_avg`` (m) and ``exp_avg_sq`` (v), of each parameter's shape and dtype. Parameters may be DTensors
+    (FSDP2): the update is element by element, so that each process updates its part.
 
     Raises:
         ValueError: a hyperparameter out of range, or parameters of another dtype.
@@ -109,8 +110,14 @@ class ElectraAdam(torch.optim.Optimizer):
         self._plan = None
 
     def gradients(self) -> list[Tensor]:
-        """The gradients there are, in the order of the groups."""
-        return [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        """The gradients there are, in the order of the groups; of DTensors, this process's part."""
+        return [_local(p.grad) for group in self.param_groups for p in group["params"] if p.grad is not None]
+
+    def moments(self, parameter: Tensor) -> dict[str, Tensor]:
+        """``exp_avg`` and ``exp_avg_sq`` of a parameter, the tensors themselves; zeros before the first step, and none
+        of a parameter that is not updated."""
+        self._calls()
+        return self.state.get(parameter, {})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None, *, grad_scale: Tensor | None = None) -> Tensor | None:
@@ -161,6 +168,7 @@ class _Call:
     def __init__(self, group: dict[str, Any]) -> None:
         self.group = group
         self.params: list[Tensor] = []
+        self.updated: list[Tensor] = []  # this process's parts of them, where they are DTensors
         self.exp_avg: list[Tensor] = []
         self.exp_avg_sq: list[Tensor] = []
         self.weight_decay: list[float] = []
@@ -170,13 +178,14 @@ class _Call:
         if not self.params:
             self._rate, self._one = (torch.ones((), dtype=p.dtype, device=p.device) for _ in range(2))
         self.params.append(p)
-        self.exp_avg.append(exp_avg)
-        self.exp_avg_sq.append(exp_avg_sq)
+        self.updated.append(_local(p))
+        self.exp_avg.append(_local(exp_avg))
+        self.exp_avg_sq.append(_local(exp_avg_sq))
         self.weight_decay.append(weight_decay)
 
     def run(self, grad_scale: Tensor | None) -> None:
         grads = [p.grad for p in self.params]
-        lists = (self.params, grads, self.exp_avg, self.exp_avg_sq, self.weight_decay)
+        lists = (self.updated, grads, self.exp_avg, self.exp_avg_sq, self.weight_decay)
         if any(grad is None for grad in grads):
             present = [i for i, grad in enumerate(grads) if grad is not None]
             lists = tuple([values[i] for i in present] for values in lists)
@@ -192,8 +201,15 @@ class _Call:
         # they were added, and autograd gives gradients of their shape and dtype.
         scale = self._one if grad_scale is None else grad_scale
         params, grads, exp_avg, exp_avg_sq, weight_decay = lists
-        grads = [grad.contiguous() for grad in grads]
+        grads = [_local(grad).contiguous() for grad in grads]
         args = (params, grads, exp_avg, exp_avg_sq, weight_decay, rate, scale, *self.group["betas"], self.group["eps"])
         if params:
             backend.run("adam", args, params[0].device, params[0].dtype)
             torch.autograd.graph.increment_version((*params, *exp_avg, *exp_avg_sq))
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a DTensor, sharing its memory; another tensor itself."""
+    if type(tensor) is Tensor or not hasattr(tensor, "to_local"):  # the first is much the quicker to ask
+        return tensor
+    return tensor.to_local()

@@ -6,6 +6,7 @@ terminated (SIGTERM).
 """
 
 import inspect
+import os
 import sys
 from typing import NoReturn
 
@@ -86,5 +87,6 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    process = os.environ.get("RANK")  # torchrun's
+    print(f"error: {message}" if process is None else f"error (process {process}): {message}", file=sys.stderr)
     sys.exit(2)

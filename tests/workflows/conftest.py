@@ -96,11 +96,21 @@ def corpus(tmp_path_factory):
     return folder / "corpus"
 
 
+@pytest.fixture(scope="session")
+def tiny_in(corpus):
+    """``tiny_in(folder, name="value", …)``: options of a tiny run."""
+
+    def make(output, **changes):
+        return PretrainOptions(data=corpus, output=output, **{**TINY, **changes})
+
+    return make
+
+
 @pytest.fixture
-def tiny(corpus, tmp_path):
+def tiny(tiny_in, tmp_path):
     """``tiny(name="value", …)``: options of a tiny run in ``tmp_path/run`` (``output`` may name another folder)."""
 
     def make(output="run", **changes):
-        return PretrainOptions(data=corpus, output=tmp_path / output, **{**TINY, **changes})
+        return tiny_in(tmp_path / output, **changes)
 
     return make

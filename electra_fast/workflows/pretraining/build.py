@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from electra_fast import rng
 from electra_fast.data.batches import PackedBatches
@@ -19,10 +21,14 @@ from electra_fast.errors import CheckpointError, ConfigError, CorpusError
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair, PretrainingConfig
 from electra_fast.optim import ElectraAdam, parameter_groups
 
+from .checkpoint import TENSORS
 from .metrics import RunningMetrics
 from .options import PretrainOptions
+from .parallel import copy_whole_, is_spread, spread
+from .ranks import ALONE, Ranks
+from .sharded import read_sharded
 from .start import Start
-from .step import TrainingState
+from .step import TrainingState, forward, next_batch
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 _NETWORK = frozenset(f.name for f in dataclasses.fields(ElectraConfig))
@@ -78,18 +84,32 @@ def resolve(options: PretrainOptions, manifest: Manifest) -> ElectraConfig:
             f"sequences of {length} tokens are longer than the position table of {config.max_position_embeddings}: set "
             f"max_position_embeddings to at least {length}, or prepare the corpus with a smaller --max-length"
         )
-    if recipe.batch_size % options.accumulation:
+    if recipe.batch_size % options.parts:
+        processes = f" on {options.ranks} processes" if (options.ranks or 1) > 1 else ""
         raise ConfigError(
-            f"accumulation must divide batch_size, got {options.accumulation} and batch_size {recipe.batch_size}"
+            f"accumulation must divide batch_size, got {options.accumulation}{processes} and batch_size "
+            f"{recipe.batch_size}"
         )
     config.check_pretraining()
     return config
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU if there is one. ConfigError if torch cannot use it."""
+def choose_device(name: str, ranks: Ranks = ALONE) -> torch.device:
+    """The device of that name; "auto" is a GPU if there is one. ConfigError if torch cannot use it.
+
+    Each of several processes on a machine has a GPU to itself, of its own number.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if ranks.size > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise ConfigError(f"device must be cuda with several processes, which share out the GPUs, got {name!r}")
+        name, there = f"cuda:{ranks.local}", torch.cuda.device_count()
+        if ranks.local >= there:
+            raise ConfigError(
+                f"device {name} of process {ranks.rank} does not exist, this machine has {there}: start at most that "
+                "many processes on it (--nproc-per-node), or give another device"
+            )
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -99,9 +119,21 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def batch_tokens(config: ElectraConfig, accumulation: int) -> int:
-    """Tokens of one batch: ``batch_size · sequence_length / accumulation``."""
-    return config.pretraining.batch_size // accumulation * config.pretraining.sequence_length
+def batch_tokens(config: ElectraConfig, parts: int) -> int:
+    """Tokens of one batch: ``batch_size · sequence_length / parts``."""
+    return config.pretraining.batch_size // parts * config.pretraining.sequence_length
+
+
+def accumulation_of(options: PretrainOptions, ranks: Ranks) -> int:
+    """Batches of a step that each process takes. ConfigError if they cannot be shared out evenly."""
+    each, rest = divmod(options.parts, ranks.size)
+    if rest:
+        even = ", ".join(str(n) for n in range(1, options.parts + 1) if options.parts % n == 0)
+        raise ConfigError(
+            f"a step of this run has {options.parts} parts (ranks · accumulation), which {ranks.size} processes cannot "
+            f"share evenly: start one of {even}"
+        )
+    return each
 
 
 def build(
@@ -110,19 +142,21 @@ def build(
     corpus: Corpus,
     device: torch.device,
     start: Start | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainingState:
     """A run before its first step; the weights are a function of ``options.seed`` and, if given, of ``start``.
 
     Raises:
         CorpusError: the training split has fewer tokens than a batch.
-        ConfigError: the precision is still "auto".
+        ConfigError: the precision is still "auto", or the processes cannot share the step evenly.
     """
     if options.precision not in AUTOCAST:
         raise ConfigError("precision must be fp32 or bf16 by now: measure which is faster first")
     recipe = config.pretraining
-    tokens, there = batch_tokens(config, options.accumulation), corpus.manifest.splits["train"].tokens
+    accumulation = accumulation_of(options, ranks)
+    tokens, there = batch_tokens(config, options.parts), corpus.manifest.splits["train"].tokens
     if there < tokens:
-        most = there // recipe.sequence_length * options.accumulation
+        most = there // recipe.sequence_length * options.parts
         advice = f"lower batch_size to at most {most}" if most else "prepare more text"
         raise CorpusError(
             f"{corpus.directory} has {there} tokens for training, fewer than a batch of {tokens}: {advice}"
@@ -133,6 +167,7 @@ def build(
     if start is not None:
         start.load(pair)
     pair.to(device).train()
+    network = spread(pair, ranks, options.parallel)
     learning_rate = torch.zeros((), device=device)
     optimizer = ElectraAdam(
         parameter_groups(pair, recipe.weight_decay),
@@ -142,17 +177,35 @@ def build(
     )
     if start is not None:
         start.load_moments(pair, optimizer)
-    return TrainingState(
+    shares = {"rank": ranks.rank, "world": ranks.size}
+    state = TrainingState(
         pair=pair,
-        forward=torch.compile(pair, dynamic=False) if options.compile else pair,
+        network=network,
+        forward=torch.compile(network, dynamic=False) if options.compile else network,
         optimizer=optimizer,
-        batches=PackedBatches(corpus, "train", tokens=tokens, seed=options.seed, threads=1, verify=False),
-        metrics=RunningMetrics(device),
+        batches=PackedBatches(corpus, "train", tokens=tokens, seed=options.seed, threads=1, verify=False, **shares),
+        metrics=RunningMetrics(device, counts_steps=ranks.first),
         learning_rate=learning_rate,
-        rng=rng.make(options.seed, device=device),
-        accumulation=options.accumulation,
+        rng=rng.make(options.seed, ranks.rank, device),
+        accumulation=accumulation,
         autocast=AUTOCAST[options.precision],
+        ranks=ranks,
     )
+    if isinstance(network, DistributedDataParallel):
+        _settle_buckets(state)
+    return state
+
+
+def _settle_buckets(state: TrainingState) -> None:
+    """One backward pass for nothing, after which DistributedDataParallel keeps to one layout of its buckets.
+
+    It lays them out anew after the first backward pass, and a sum over more than two processes depends in its last bits
+    on where in a bucket a gradient lies: without this, the first step of a resumed run would differ.
+    """
+    forward(state, next_batch(state)).loss.backward()
+    state.optimizer.zero_grad()
+    state.metrics.reset()
+    state.batches.reset()
 
 
 def _word_starts(config: ElectraConfig, corpus: Corpus) -> torch.Tensor | None:
@@ -162,13 +215,16 @@ def _word_starts(config: ElectraConfig, corpus: Corpus) -> torch.Tensor | None:
 
 
 def state_dict(state: TrainingState) -> dict[str, Any]:
-    """All of a run that its options do not fix, as tensors and plain values."""
+    """All of a run that its options do not fix, as tensors and plain values; a call of all processes."""
+    if is_spread(state.network):
+        networks = {TENSORS: _tensors(state)}
+    else:
+        networks = {"model": state.pair.state_dict(), "optimizer": state.optimizer.state_dict()}
     return {
-        "model": state.pair.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
+        **networks,
         "data": state.batches.state_dict(),
-        "metrics": state.metrics.state_dict(),
-        "rng": state.rng.cpu(),
+        "metrics": state.ranks.gather(state.metrics.state_dict()),
+        "rng": state.rng.cpu() - torch.tensor([0, state.ranks.rank]),
     }
 
 
@@ -178,18 +234,52 @@ def load_state_dict(state: TrainingState, saved: dict[str, Any]) -> None:
     Raises:
         CheckpointError: the checkpoint is of another network or other data.
     """
+    if TENSORS in saved:
+        read_sharded(saved[TENSORS], _tensors(state), state.ranks)
+    else:
+        _load_whole(state, saved["model"], saved["optimizer"])
+    state.batches.load_state_dict(saved["data"])
+    _load_metrics(state, saved["metrics"])
+    state.rng.copy_(saved["rng"] + torch.tensor([0, state.ranks.rank]))
+    state.step = saved["step"]
+
+
+def _tensors(state: TrainingState) -> dict[str, Tensor]:
+    """Weights and both moments under names of their own, as this process holds them."""
+    tensors = {}
+    for name, p in state.pair.named_parameters():
+        tensors[f"weights.{name}"] = p.detach()
+        for slot, moment in state.optimizer.moments(p).items():
+            tensors[f"{slot}.{name}"] = moment
+    return tensors
+
+
+def _load_whole(state: TrainingState, model: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+    """Weights and moments from the state dicts of a run that had them whole."""
     try:
-        state.pair.load_state_dict(saved["model"])
-        state.optimizer.load_state_dict(saved["optimizer"])
+        if not is_spread(state.network):
+            state.pair.load_state_dict(model)
+            state.optimizer.load_state_dict(optimizer)
+        else:
+            places = [p for group in state.optimizer.param_groups for p in group["params"]]
+            numbers = {id(p): number for number, p in enumerate(places)}
+            for name, p in state.pair.named_parameters():
+                copy_whole_(p.detach(), model[name])
+                for slot, moment in state.optimizer.moments(p).items():
+                    copy_whole_(moment, optimizer["state"][numbers[id(p)]][slot])
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"the checkpoint is not of this network: {reason}") from None
     for group in state.optimizer.param_groups:
         group["lr"] = state.learning_rate
-    state.batches.load_state_dict(saved["data"])
-    state.metrics.load_state_dict(saved["metrics"])
-    state.rng.copy_(saved["rng"])
-    state.step = saved["step"]
+
+
+def _load_metrics(state: TrainingState, saved: list[dict[str, Any]]) -> None:
+    """To each process what it had counted; if their number is another now, all to the first."""
+    if len(saved) == state.ranks.size:
+        state.metrics.load_state_dict(saved[state.ranks.rank])
+    elif state.ranks.first:
+        state.metrics.load_state_dict(*saved)
 
 
 def resolved(options: PretrainOptions, config: ElectraConfig, device: torch.device) -> PretrainOptions:
@@ -197,6 +287,8 @@ def resolved(options: PretrainOptions, config: ElectraConfig, device: torch.devi
     names = {field.name for field in dataclasses.fields(PretrainOptions)}
     network = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name in names}
     recipe = {f.name: getattr(config.pretraining, f.name) for f in dataclasses.fields(config.pretraining)}
+    # With several processes each has a GPU of its own number.
+    name = str(device) if (options.ranks or 1) == 1 else device.type
     return dataclasses.replace(
-        options, **network, **recipe, max_time=None, device=str(device), threads=torch.get_num_threads()
+        options, **network, **recipe, max_time=None, device=name, threads=torch.get_num_threads()
     )

@@ -45,11 +45,14 @@ def plan(
     corpus: Corpus,
     device: torch.device,
     say: Callable[[str], None] = lambda _: None,
+    processes: int = 1,
 ) -> Plan:
     """Decide what ``precision = "auto"`` and ``max_time`` mean here; measures only where one of them is asked for.
 
     Args:
         say: is told before a measurement.
+        processes: that share a step. Each measures its own work beside the others; what they send each other is not
+            measured.
     """
     began = time.perf_counter()
     limit = None if options.max_time is None else parse_duration(options.max_time)
@@ -59,7 +62,7 @@ def plan(
     def measure(precision: str) -> float:
         if precision not in seconds:
             say(f"measuring a training step in {precision} …")
-            seconds[precision] = step_seconds(options, config, corpus, device, precision, budget)
+            seconds[precision] = step_seconds(options, config, corpus, device, precision, budget) / processes
         return seconds[precision]
 
     if precision == "auto":
@@ -75,7 +78,7 @@ def plan(
     total_steps = None
     if limit is not None:
         step = measure(precision)
-        evaluation = evaluation_seconds(options, config, corpus, device, precision)
+        evaluation = evaluation_seconds(options, config, corpus, device, precision) / processes
         left = limit * _RESERVE - (time.perf_counter() - began) - evaluation
         each = step + (evaluation / options.eval_every if options.eval_every else 0.0)
         total_steps = max(1, math.floor(left / each))
@@ -109,8 +112,8 @@ def step_seconds(
     Takes about ``budget`` seconds, or one step if that is longer. The time of a large step is that of a part of it
     times its share.
     """
-    probe, share = _probe(config, options.accumulation)
-    options = dataclasses.replace(options, precision=precision, accumulation=1)
+    probe, share = _probe(config, options.parts)
+    options = dataclasses.replace(options, precision=precision, accumulation=1, ranks=1)
     state = build(options, probe, corpus, device)
     times: list[float] = []
     with state.batches:
@@ -127,13 +130,13 @@ def evaluation_seconds(
     options: PretrainOptions, config: ElectraConfig, corpus: Corpus, device: torch.device, precision: str
 ) -> float:
     """Seconds of one held-out evaluation, from a single batch of it, or a part of one."""
-    probe, share = _probe(config, options.accumulation)
-    whole = Evaluation(corpus, batch_tokens(config, options.accumulation), options.eval_batches)
+    probe, share = _probe(config, options.parts)
+    whole = Evaluation(corpus, batch_tokens(config, options.parts), options.eval_batches)
     one = Evaluation(corpus, batch_tokens(probe, 1), 1)
     if not whole:
         return 0.0
-    share /= options.accumulation  # an evaluation's batch is a part of a step
-    options = dataclasses.replace(options, precision=precision, accumulation=1)
+    share /= options.parts  # an evaluation's batch is a part of a step
+    options = dataclasses.replace(options, precision=precision, accumulation=1, ranks=1)
     state: TrainingState = build(options, probe, corpus, device)
     with state.batches:
         one.run(state.pair, AUTOCAST[precision])
@@ -142,10 +145,10 @@ def evaluation_seconds(
         return (time.perf_counter() - began) * share * len(whole.batches)
 
 
-def _probe(config: ElectraConfig, accumulation: int) -> tuple[ElectraConfig, float]:
+def _probe(config: ElectraConfig, parts: int) -> tuple[ElectraConfig, float]:
     """What is measured instead of a whole step, and how many times that the step is."""
     recipe = config.pretraining
-    batch = recipe.batch_size // accumulation
+    batch = recipe.batch_size // parts
     batch = min(batch, max(1, _PROBE_TOKENS // recipe.sequence_length))
     return config.replace(batch_size=batch), recipe.batch_size / batch
 

@@ -16,15 +16,19 @@ class Display:
 
     On a terminal, a bar that is redrawn at most twice a second, from the training thread: a redrawing thread of its own
     would compete with the step for the interpreter. Elsewhere, or without rich, one line for each report.
+
+    Args:
+        shown: False for all processes of a run but one: nothing is shown.
     """
 
-    def __init__(self, step: int, total: int) -> None:
+    def __init__(self, step: int, total: int, shown: bool = True) -> None:
+        self._shown = shown
         self._start = self._done = step
         self._total = total
         self._began = time.monotonic()
         self._drawn = 0.0
         self._bar: Any = None
-        if sys.stderr.isatty():
+        if shown and sys.stderr.isatty():
             self._open_bar(step)
 
     def _open_bar(self, step: int) -> None:
@@ -46,6 +50,8 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        if not self._shown:
+            return
         if self._bar is None:
             print(text, file=sys.stderr, flush=True)
         else:

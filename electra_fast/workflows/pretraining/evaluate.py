@@ -12,6 +12,7 @@ from electra_fast.data.manifest import Corpus
 from electra_fast.models import ElectraPretrainingPair
 
 from .metrics import RunningMetrics
+from .ranks import ALONE, Ranks
 from .step import autocast
 
 SEED = 20030555  # of order, masks and samples; not the run's, so that runs of different seeds see the same
@@ -42,13 +43,20 @@ class Evaluation:
         return bool(self.batches)
 
     @torch.no_grad()
-    def run(self, pair: ElectraPretrainingPair, dtype: torch.dtype | None = None) -> dict[str, float]:
-        """Figures of the pair as `RunningMetrics.compute` names them, without dropout; the pair's mode is kept."""
+    def run(
+        self, pair: ElectraPretrainingPair, dtype: torch.dtype | None = None, ranks: Ranks = ALONE
+    ) -> dict[str, float]:
+        """Figures of the pair as `RunningMetrics.compute` names them, without dropout; the pair's mode is kept.
+
+        Several processes share the batches, and all get the figures.
+        """
         device = pair.special_ids.device
         metrics = RunningMetrics(device)
         was_training = pair.training
         pair.eval()
-        for index, batch in enumerate(self.batches):
+        for first in range(0, len(self.batches), ranks.size):
+            index = min(first + ranks.rank, len(self.batches) - 1)
+            batch = self.batches[index]
             on_device = batch.to(device)
             with autocast(device, dtype):
                 output = pair(
@@ -59,10 +67,11 @@ class Evaluation:
                     rng.make(SEED, index, device),
                     max_seqlen=self.max_seqlen,
                 )
-            metrics.count(batch)
-            metrics.update(output)
-            metrics.end_step(output.loss)
+            if first + ranks.rank == index:  # else there is no batch left: the last one is run, as sharded weights need
+                metrics.count(batch)
+                metrics.update(output)
+                metrics.end_step(output.loss)
         pair.train(was_training)
-        figures = metrics.compute()
+        figures = metrics.over(ranks).compute()
         del figures["gradient_norm"]
         return figures

@@ -13,11 +13,13 @@ import electra_fast
 from electra_fast.data.manifest import Corpus
 from electra_fast.diagnostics import processor
 from electra_fast.files import write_text
+from electra_fast.models import ElectraPretrainingPair
 
 from .curves import draw_curves
 from .display import clock, verdict
 from .journal import Journal, read_records
 from .layout import CURVES_NAME, METRICS_NAME, MODEL_NAME, SUMMARY_NAME
+from .parallel import whole_pair
 from .report import write_report
 from .step import TrainingState
 
@@ -25,14 +27,28 @@ from .step import TrainingState
 def finish(
     output: Path, state: TrainingState, corpus: Corpus, journal: Journal, seconds: float, say: Callable[[str], None]
 ) -> None:
-    """Write ``model/``, ``curves.png``, ``summary.json`` and ``report.html``, and say what was learned."""
-    state.pair.save_pretrained(output / MODEL_NAME, corpus.directory)
+    """Write ``model/``, ``curves.png``, ``summary.json`` and ``report.html``, and say what was learned; a call of all
+    processes."""
+    pair = whole_pair(state.pair)
+    state.ranks.agree(lambda: _write(output, pair, state, corpus, journal, seconds, say))
+
+
+def _write(
+    output: Path,
+    pair: ElectraPretrainingPair,
+    state: TrainingState,
+    corpus: Corpus,
+    journal: Journal,
+    seconds: float,
+    say: Callable[[str], None],
+) -> None:
+    pair.save_pretrained(output / MODEL_NAME, corpus.directory)
     journal.sync()
     if not draw_curves(read_records(output / METRICS_NAME), output / CURVES_NAME):
         say(f"no {CURVES_NAME}: matplotlib is not installed (pip install matplotlib)")
     last = journal.last
     figures = last.get("validation") or last["train"]
-    parameters = sum(p.numel() for p in state.pair.parameters())
+    parameters = sum(p.numel() for p in pair.parameters())
     summary = {
         "steps": state.step,
         "seconds": seconds,

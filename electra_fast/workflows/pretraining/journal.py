@@ -22,19 +22,21 @@ class Journal:
         step: where the run (re)starts: records of later steps, which it is going to write again, are removed, and so is
             a line that a killed process left unfinished.
         others: writers besides that of the file; closed together with it.
+        writes: False for all processes of a run but one, whose records are the same: they are only remembered.
 
     Attributes:
         last: the newest record of each split.
     """
 
-    def __init__(self, directory: Path, step: int, others: Sequence[Writer] = ()) -> None:
+    def __init__(self, directory: Path, step: int, others: Sequence[Writer] = (), writes: bool = True) -> None:
         path = directory / METRICS_NAME
         self.last: dict[str, dict[str, Any]] = {}
         if path.exists():
             kept = [record for record in read_records(path) if record["step"] <= step]
-            write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
             self.last = {record["split"]: record for record in kept}
-        self._writers: tuple[Writer, ...] = (JsonLinesWriter(path), *others)
+            if writes:
+                write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._writers: tuple[Writer, ...] = (JsonLinesWriter(path), *others) if writes else ()
 
     def write(self, record: dict[str, Any]) -> dict[str, Any]:
         """Append one record: ``step``, ``split`` ("train" or "validation") and figures; returns it with NaN as None."""

@@ -20,7 +20,16 @@ from electra_fast.errors import DivergenceError
 from electra_fast.matrix_peak import matrix_peak
 from electra_fast.signals import DeferredSignals
 
-from .build import AUTOCAST, batch_tokens, build, corpus_fingerprint, load_state_dict, resolve, state_dict
+from .build import (
+    AUTOCAST,
+    batch_tokens,
+    build,
+    choose_device,
+    corpus_fingerprint,
+    load_state_dict,
+    resolve,
+    state_dict,
+)
 from .checkpoint import CheckpointDirectory
 from .display import Display
 from .evaluate import Evaluation
@@ -28,6 +37,7 @@ from .finish import finish
 from .journal import Journal
 from .layout import CHECKPOINTS_NAME
 from .options import PretrainOptions
+from .ranks import ALONE, Ranks, Vote
 from .speed import Speed
 from .start import Start
 from .step import training_step
@@ -60,6 +70,7 @@ class TrainingLoop:
         notes: what to tell the user first.
         saved: a checkpoint to go on from.
         start: networks to begin with, where there is no checkpoint.
+        ranks: the processes that share the run; all train, evaluate and call `train` alike, the first alone writes.
     """
 
     def __init__(
@@ -69,6 +80,7 @@ class TrainingLoop:
         notes: Sequence[str] = (),
         saved: Mapping[str, Any] | None = None,
         start: Start | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         if options.wandb is not None:
             require_wandb()
@@ -76,10 +88,11 @@ class TrainingLoop:
         self.output = options.output_path
         self.corpus = corpus
         self.notes = [*notes, *(start.notes if start is not None else ())]
+        self.ranks = ranks
         config = resolve(options, corpus.manifest)
-        self.state = build(options, config, corpus, torch.device(options.device), start)
+        self.state = build(options, config, corpus, choose_device(options.device, ranks), start, ranks)
         self.checkpoints = CheckpointDirectory(self.output / CHECKPOINTS_NAME, options.keep)
-        self.evaluation = Evaluation(corpus, batch_tokens(config, options.accumulation), options.eval_batches)
+        self.evaluation = Evaluation(corpus, batch_tokens(config, options.parts), options.eval_batches)
         self.stopwatch = _Stopwatch()
         self.saved_step: int | None = None
         if saved is not None:
@@ -89,35 +102,40 @@ class TrainingLoop:
         self.watch = _LossWatch(self.state.device, self.checkpoints)
 
     def train(self) -> PretrainResult:
-        """Train to the end, or until a signal, after which a checkpoint is saved."""
+        """Train to the end, or until a signal to any of the processes, after which a checkpoint is saved."""
         state, options, total = self.state, self.options, self.state.recipe.total_steps
+        first = self.ranks.first
         with contextlib.ExitStack() as stack:
             stack.callback(state.batches.close)
+            others = optional_writers(options, state.step) if first else ()
             self.journal = stack.enter_context(
-                contextlib.closing(Journal(self.output, state.step, optional_writers(options, state.step)))
+                contextlib.closing(Journal(self.output, state.step, others, writes=first))
             )
-            self.display = stack.enter_context(contextlib.closing(Display(state.step, total)))
-            interrupt = stack.enter_context(DeferredSignals(_NOTICE))
+            self.display = stack.enter_context(contextlib.closing(Display(state.step, total, shown=first)))
+            interrupt = stack.enter_context(DeferredSignals(_NOTICE if first else ""))
             for note in self.notes:
                 self.display.say(note)
             peak = matrix_peak(state.device, state.autocast or torch.float32)
             self.display.say(str(peak))
-            self.speed = Speed(state.pair.config, peak, self._waited())
+            self.speed = Speed(state.pair.config, peak, self._waited(), self.ranks.size)
             self.stopwatch.start()
             self.saved_at = time.monotonic()
-            while state.step < total and interrupt.received is None:
+            vote, stop = Vote(self.ranks), interrupt.received
+            while state.step < total and not stop:
                 self.watch.add(state.step + 1, *training_step(state))
                 if state.step % options.log_every == 0 or state.step == total:
                     self._report()
                 if options.eval_every and state.step % options.eval_every == 0:
                     self._evaluate()
                 overdue = time.monotonic() - self.saved_at > 60 * options.checkpoint_minutes
-                if state.step % options.checkpoint_every == 0 or overdue:
+                stop, due = vote(interrupt.received or 0, state.step if overdue else 0)
+                if state.step % options.checkpoint_every == 0 or due > (self.saved_step or 0):
                     self._save()
                 self.display.step(state.step)
+            vote.close()
             self._save()
-            if interrupt.received is not None and state.step < total:
-                return self._interrupted(interrupt.received)
+            if stop and state.step < total:
+                return self._interrupted(stop)
             self._evaluate()
             figures = self.journal.last.get("validation") or self.journal.last["train"]
             finish(self.output, state, self.corpus, self.journal, self.stopwatch.total, self.display.say)
@@ -126,7 +144,7 @@ class TrainingLoop:
     def _report(self) -> None:
         """Figures of the steps since the last report."""
         self.watch.check()
-        metrics = self.state.metrics
+        metrics = self.state.metrics.over(self.ranks)
         figures = metrics.compute()
         seconds = self.stopwatch.lap()
         record = {
@@ -138,7 +156,7 @@ class TrainingLoop:
             "seconds": self.stopwatch.total,
             "memory_mb": peak_memory(self.state.device) / 2**20,
         }
-        metrics.reset()
+        self.state.metrics.reset()
         self.display.report(self.journal.write(record))
 
     def _waited(self) -> float:
@@ -150,7 +168,7 @@ class TrainingLoop:
         if not self.evaluation or (last is not None and last["step"] == self.state.step):
             return
         with self.stopwatch.stopped():
-            figures = self.evaluation.run(self.state.pair, AUTOCAST[self.options.precision])
+            figures = self.evaluation.run(self.state.pair, AUTOCAST[self.options.precision], self.ranks)
         record = {"step": self.state.step, "split": "validation", **figures, "seconds": self.stopwatch.total}
         self.display.report(self.journal.write(record))
 
@@ -168,7 +186,7 @@ class TrainingLoop:
                 "seconds": {"total": self.stopwatch.total, "interval": self.stopwatch.interval},
                 "environment": environment(),
             }
-            self.checkpoints.save(self.state.step, contents)
+            self.checkpoints.save(self.state.step, contents, self.ranks)
         self.saved_step = self.state.step
         self.saved_at = time.monotonic()
 

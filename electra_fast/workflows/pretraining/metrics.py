@@ -16,6 +16,8 @@ from torch import Tensor
 from electra_fast.data.batches import PackedBatch
 from electra_fast.models.pretraining import PretrainingOutput
 
+from .ranks import Ranks
+
 BINS = 1 << 16
 RANGE = 16.0  # logits beyond ±16 share the outermost bins
 _SUMS = (
@@ -28,6 +30,7 @@ _SUMS = (
     "sampled_correct",
     "gradient_norm",
 )
+_COUNTS = ("steps", "tokens", "slots", "pairs")  # by the host
 
 
 class RunningMetrics:
@@ -35,9 +38,13 @@ class RunningMetrics:
 
     The discriminator's logits are counted in two histograms (original, fake) of `BINS` bins over ±`RANGE`, bin edges
     at 0 included: precision and recall are exact, and the AUC is exact up to the order of logits within 1/2048.
+
+    Args:
+        counts_steps: False on all processes of a run but one, because all see the same steps, losses and norms.
     """
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device | str = "cpu", counts_steps: bool = True) -> None:
+        self.counts_steps = counts_steps
         self.sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=device)
         self.histogram = torch.zeros(2 * BINS, dtype=torch.int64, device=device)
         self.steps = 0
@@ -74,6 +81,8 @@ class RunningMetrics:
     @torch.no_grad()
     def end_step(self, loss: Tensor, gradient_norm: Tensor | None = None) -> None:
         """Count one optimiser step: its loss and the norm of its gradients before clipping."""
+        if not self.counts_steps:
+            return
         self.sums[0] += loss.detach()
         if gradient_norm is not None:
             self.sums[-1] += gradient_norm
@@ -98,20 +107,33 @@ class RunningMetrics:
             "padding": 1.0 - _ratio(self.tokens, self.slots),
         }
 
+    def over(self, ranks: Ranks) -> RunningMetrics:
+        """What all processes have counted together; a call of all of them. With one process, these metrics."""
+        if ranks.size == 1:
+            return self
+        total = RunningMetrics(self.sums.device)
+        ranks.sum_(total.sums.copy_(self.sums))
+        ranks.sum_(total.histogram.copy_(self.histogram))
+        counts = torch.tensor([getattr(self, name) for name in _COUNTS], device=self.sums.device)
+        for name, count in zip(_COUNTS, ranks.sum_(counts).tolist(), strict=True):
+            setattr(total, name, count)
+        return total
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "sums": self.sums.cpu().clone(),
             "histogram": self.histogram.cpu().to_sparse(),
-            "steps": self.steps,
-            "tokens": self.tokens,
-            "slots": self.slots,
-            "pairs": self.pairs,
+            **{name: getattr(self, name) for name in _COUNTS},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.sums.copy_(state["sums"])
-        self.histogram.copy_(state["histogram"].to_dense())
-        self.steps, self.tokens, self.slots, self.pairs = (state[n] for n in ("steps", "tokens", "slots", "pairs"))
+    def load_state_dict(self, *states: dict[str, Any]) -> None:
+        """Go on from what the metrics with these `state_dict`s had counted together."""
+        self.reset()
+        for state in states:
+            self.sums += state["sums"].to(self.sums.device)
+            self.histogram += state["histogram"].to_dense().to(self.sums.device)
+            for name in _COUNTS:
+                setattr(self, name, getattr(self, name) + state.get(name, 0))
 
 
 def discriminator_metrics(original: Tensor, fake: Tensor, loss: float) -> dict[str, float]:

@@ -78,6 +78,17 @@ class PretrainOptions:
     threads: int | None = _option("Run", "CPU threads. Default: torch's. Bit-equal results need an equal number.")
     compile: bool = _option("Run", "Compile the model with torch.compile.", False)
 
+    parallel: str = _option(
+        "Devices",
+        "Under torchrun. ddp: each device has everything; zero: a part of gradients and moments; fsdp: of weights too.",
+        "ddp",
+        choices=("ddp", "fsdp", "zero"),
+    )
+    ranks: int | None = _option(
+        "Devices",
+        "Processes that accumulation is meant for; another number then shares the same parts. Default: torchrun's.",
+    )
+
     total_steps: int | None = _option("Schedule", "Optimiser steps. Default: the size's.", flags=("--steps",))
     max_time: str | float | None = _option(
         "Schedule",
@@ -89,7 +100,9 @@ class PretrainOptions:
     )
     decay_power: float | None = _option("Schedule", "Power of the decay; 1 is linear.")
     batch_size: int | None = _option("Schedule", "Sequences of sequence_length tokens in an optimiser step.")
-    accumulation: int = _option("Schedule", "Parts that a step's batch is processed in, to save memory.", 1)
+    accumulation: int = _option(
+        "Schedule", "Parts that each process's share of a step is processed in, to save memory.", 1
+    )
 
     adam_beta1: float | None = _option("Optimiser", "Decay of the mean of the gradients.")
     adam_beta2: float | None = _option("Optimiser", "Decay of the mean of their squares.")
@@ -175,7 +188,7 @@ class PretrainOptions:
         from electra_fast.models.fields import check_at_least, check_types
 
         check_types(self)
-        check_at_least(self, 1, "accumulation", "total_steps", "threads", "log_every", "eval_batches")
+        check_at_least(self, 1, "accumulation", "ranks", "total_steps", "threads", "log_every", "eval_batches")
         check_at_least(self, 1, "checkpoint_every", "keep")
         check_at_least(self, 0, "eval_every", "seed")
         if not self.checkpoint_minutes > 0:
@@ -219,6 +232,11 @@ class PretrainOptions:
     def to_dict(self) -> dict[str, Any]:
         """Plain values by name, options that were left out not included."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @property
+    def parts(self) -> int:
+        """Batches that make up a step, over all processes: what decides masks, samples and dropout."""
+        return self.accumulation * (self.ranks or 1)
 
     @property
     def output_path(self) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ import electra_fast
 from electra_fast.data.job import open_directory
 from electra_fast.errors import CheckpointError, ConfigError
 
-from .build import choose_device, corpus_fingerprint, open_training_corpus, resolve, resolved
+from .build import accumulation_of, choose_device, corpus_fingerprint, open_training_corpus, resolve, resolved
 from .calibrate import plan
-from .checkpoint import CheckpointDirectory
+from .checkpoint import CheckpointDirectory, load_checkpoint
 from .config_file import read_config, write_config
 from .layout import CHECKPOINTS_NAME, CONFIG_NAME
 from .loop import PretrainResult, TrainingLoop, environment
 from .options import CHANGEABLE, PretrainOptions
+from .ranks import RESTARTS, Ranks, joined
 from .start import adopt
+
+_NEARLY = frozenset(("device", "parallel"))  # may change as well, at the price of the last bits
 
 
 def pretrain(options: PretrainOptions) -> PretrainResult:
@@ -37,57 +41,71 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
         ElectraError: the subclass says which of options, corpus or disk cannot be used.
         DivergenceError: the loss or the gradients are not finite.
     """
-    with _held(options.output_path) as output:
-        if (output / CONFIG_NAME).exists() or CheckpointDirectory(output / CHECKPOINTS_NAME).files():
+    with joined(options.device) as ranks, _held(options.output_path, ranks) as output:
+        if ranks.agree(lambda: _holds_run(output)):
+            if _restarted():
+                return _resume(output, options.to_dict(), ranks)
             raise ConfigError(f"{output} already holds a run: continue it with --resume, or choose another --output")
-        corpus = open_training_corpus(options.data_paths, options.data_weights)
-        options, start = adopt(options, corpus)
-        config = resolve(options, corpus.manifest)
-        device = choose_device(options.device)
-        _settle(options.threads, device)
-        decided = plan(options, config, corpus, device, lambda text: print(text, file=sys.stderr, flush=True))
-        options = dataclasses.replace(options, precision=decided.precision)
-        if decided.total_steps is not None:
-            options = dataclasses.replace(options, total_steps=decided.total_steps, max_time=None)
-        config = resolve(options, corpus.manifest)
-        options = resolved(options, config, device)
-        # Before anything is written: all checks are in here.
-        training = TrainingLoop(options, corpus, decided.reasons, start=start)
-        write_config(output / CONFIG_NAME, options.to_dict(), _origin(decided.reasons))
-        return training.train()
+        return _begin(output, options, ranks)
 
 
 def resume(output: str | Path, changes: Mapping[str, Any] | None = None) -> PretrainResult:
     """Continue the run in ``output`` from its newest whole checkpoint, to the same losses to the last bit.
 
     Args:
-        changes: options given anew; only those that change no loss may differ (`CHANGEABLE`), and ``device``.
+        changes: options given anew; only those that change no loss may differ (`CHANGEABLE`), ``device`` and
+            ``parallel``.
 
     Raises:
         CheckpointError: there is no run, or no undamaged checkpoint, or it does not fit the corpus.
         ConfigError: a change would change the losses.
     """
-    output = Path(output)
+    output, changes = Path(output), changes or {}
     if not output.is_dir():
         raise CheckpointError(f"there is no run to resume in {output}: leave out --resume to begin one")
-    with _held(output):
-        return _resume(output, changes or {})
+    with joined(changes.get("device", "auto")) as ranks, _held(output, ranks):
+        return _resume(output, changes, ranks)
 
 
-def _resume(output: Path, changes: Mapping[str, Any]) -> PretrainResult:
+def _begin(output: Path, options: PretrainOptions, ranks: Ranks) -> PretrainResult:
+    options = dataclasses.replace(options, ranks=options.ranks or ranks.size)
+    with ranks.together():
+        corpus = open_training_corpus(options.data_paths, options.data_weights)
+        options, start = adopt(options, corpus)
+        config = resolve(options, corpus.manifest)
+        accumulation_of(options, ranks)
+        device = choose_device(options.device, ranks)
+        _settle(options.threads, device)
+    decided = plan(options, config, corpus, device, _teller(ranks), ranks.size)
+    decided = ranks.agree(lambda: decided)
+    options = dataclasses.replace(options, precision=decided.precision)
+    if decided.total_steps is not None:
+        options = dataclasses.replace(options, total_steps=decided.total_steps, max_time=None)
+    config = resolve(options, corpus.manifest)
+    options = resolved(options, config, device)
+    # Before anything is written: all checks are in here.
+    training = TrainingLoop(options, corpus, decided.reasons, start=start, ranks=ranks)
+    ranks.agree(lambda: write_config(output / CONFIG_NAME, options.to_dict(), _origin(decided.reasons)))
+    return training.train()
+
+
+def _resume(output: Path, changes: Mapping[str, Any], ranks: Ranks) -> PretrainResult:
     directory = CheckpointDirectory(output / CHECKPOINTS_NAME)
-    saved, notes = directory.load_newest()
-    notes = [f"{note}; using the one before" for note in notes]
-    if saved is None and not (output / CONFIG_NAME).exists():
-        raise CheckpointError(f"there is no run to resume in {output}: leave out --resume to begin one")
-    before = read_config(output / CONFIG_NAME) if saved is None else saved["options"]
-    options = _changed(before, {**changes, "output": output})
-    corpus = open_training_corpus(options.data_paths, options.data_weights)
-    if saved is not None and saved["corpus"] != corpus_fingerprint(corpus):
-        raise CheckpointError(
-            f"{options.data_name} is not the corpus this run began with (its contents differ): give that one with "
-            "--data"
-        )
+    saved, damaged = _newest(directory, ranks)
+    notes = [f"{note}; using the one before" for note in damaged]
+    with ranks.together():
+        if saved is None and not (output / CONFIG_NAME).exists():
+            raise CheckpointError(f"there is no run to resume in {output}: leave out --resume to begin one")
+        before = {"ranks": 1, **(read_config(output / CONFIG_NAME) if saved is None else saved["options"])}
+        if ranks.size > 1:
+            before["device"] = before["device"].partition(":")[0]  # each process has one of its own number
+        options = _changed(before, {**changes, "output": output})
+        corpus = open_training_corpus(options.data_paths, options.data_weights)
+        if saved is not None and saved["corpus"] != corpus_fingerprint(corpus):
+            raise CheckpointError(
+                f"{options.data_name} is not the corpus this run began with (its contents differ): give that one with "
+                "--data"
+            )
     if options.threads != before["threads"] or options.device != before["device"]:
         notes.append(
             f"the run began with {before['threads']} threads on {before['device']} and goes on with {options.threads} "
@@ -95,20 +113,56 @@ def _resume(output: Path, changes: Mapping[str, Any]) -> PretrainResult:
         )
     if saved is not None and (differing := _environment_differs(saved)):
         notes.append(f"{differing}: losses may not be equal to the last bit")
-    _settle(options.threads, torch.device(options.device))
+    if saved is not None and len(saved["metrics"]) != ranks.size:
+        notes.append(
+            f"{len(saved['metrics'])} processes wrote the checkpoint and {ranks.size} go on: losses will be equal up "
+            "to rounding"
+        )
+    _settle(options.threads, choose_device(options.device, ranks))
     start = adopt(options, corpus)[1] if saved is None else None
     notes.append("no checkpoint yet: beginning anew" if saved is None else f"continuing after step {saved['step']:,}")
-    return TrainingLoop(options, corpus, notes, saved, start).train()
+    return TrainingLoop(options, corpus, notes, saved, start, ranks).train()
+
+
+def _newest(directory: CheckpointDirectory, ranks: Ranks) -> tuple[dict[str, Any] | None, list[str]]:
+    """As `CheckpointDirectory.load_newest`: the first process looks and checks, all read the same."""
+    newest: dict[str, Any] | None = None
+
+    def look() -> tuple[Path | None, list[str]]:
+        nonlocal newest
+        newest, damaged = directory.load_newest()
+        return None if newest is None else directory.files()[-1], damaged
+
+    path, damaged = ranks.agree(look)
+    with ranks.together():
+        if path is not None and newest is None:
+            newest = load_checkpoint(path, verified=True)
+    return newest, damaged
+
+
+def _holds_run(output: Path) -> bool:
+    return (output / CONFIG_NAME).exists() or bool(CheckpointDirectory(output / CHECKPOINTS_NAME).files())
+
+
+def _restarted() -> bool:
+    """Whether torchrun has started these processes anew, because one of them had ended (--max-restarts)."""
+    return int(os.environ.get(RESTARTS, "0")) > 0
+
+
+def _teller(ranks: Ranks) -> Callable[[str], None]:
+    """Says something while there is no display yet."""
+    return lambda text: print(text, file=sys.stderr, flush=True) if ranks.first else None
 
 
 @contextlib.contextmanager
-def _held(output: Path) -> Iterator[Path]:
-    """The run's directory, made if need be and gone again if nothing came of it; no other process may write to it."""
-    with open_directory(output) as created:
+def _held(output: Path, ranks: Ranks) -> Iterator[Path]:
+    """The run's directory, made if need be and gone again if nothing came of it; no other run may write to it."""
+    with contextlib.ExitStack() as stack:
+        created = ranks.agree(lambda: stack.enter_context(open_directory(output)))
         try:
             yield output
         except BaseException:
-            if created and not any(output.iterdir()):
+            if ranks.first and created and not any(output.iterdir()):
                 output.rmdir()
             raise
 
@@ -130,7 +184,7 @@ def _changed(before: Mapping[str, Any], changes: Mapping[str, Any]) -> PretrainO
     changes = {name: value for name, value in changes.items() if name != "max_time" and value != "auto"}
     changed = PretrainOptions.from_mapping({**before, **changes})
     for name, value in changed.to_dict().items():
-        if name in changes and name not in CHANGEABLE | {"device"} and value != before.get(name):
+        if name in changes and name not in CHANGEABLE | _NEARLY and value != before.get(name):
             raise ConfigError(
                 f"{name} was {before.get(name)!r} when this run began and cannot become {value!r}: leave it out to "
                 "resume, or begin another run"

@@ -19,10 +19,11 @@ class Speed:
 
     Args:
         waited: seconds that the reader of batches says it has been waited for, so far.
+        devices: that share the steps, each with that peak.
     """
 
-    def __init__(self, config: ElectraConfig, peak: MatrixPeak, waited: float) -> None:
-        self._config, self._peak, self._waited = config, peak.flops, waited
+    def __init__(self, config: ElectraConfig, peak: MatrixPeak, waited: float, devices: int = 1) -> None:
+        self._config, self._peak, self._waited = config, peak.flops * devices, waited
 
     def compute(self, metrics: RunningMetrics, seconds: float, waited: float) -> dict[str, float]:
         """``tokens_per_second``, ``tflops`` (10¹² products' operations a second), ``mfu`` and ``data_wait`` (shares).

@@ -205,5 +205,10 @@ def _moments(options: PretrainOptions) -> dict[int, dict[str, Any]]:
     files = CheckpointDirectory(Path(options.init) / "checkpoints").files()
     if not files:
         raise CheckpointError(f"init_moments: {options.init} has no checkpoints with the optimiser's moments")
-    state = load_checkpoint(files[-1])["optimizer"]["state"]
+    saved = load_checkpoint(files[-1])
+    if "optimizer" not in saved:
+        raise CheckpointError(
+            f"init_moments: the moments in {files[-1]} lie in parts: leave it out, or resume that run"
+        )
+    state = saved["optimizer"]["state"]
     return {index: state[index] for index in sorted(state)}

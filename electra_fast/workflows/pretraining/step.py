@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from electra_fast.data.batches import PackedBatch, PackedBatches
 from electra_fast.models import ElectraPretrainingPair, PretrainingConfig, PretrainingOutput
@@ -16,6 +16,8 @@ from electra_fast.optim import ElectraAdam, clip_factor, global_norm, polynomial
 from electra_fast.rng import advance_
 
 from .metrics import RunningMetrics
+from .parallel import is_spread, reducing
+from .ranks import ALONE, Ranks
 
 
 @dataclass
@@ -23,16 +25,20 @@ class TrainingState:
     """All that a step reads and changes.
 
     Attributes:
-        forward: the pair itself, or the pair compiled.
+        network: the pair, or what spreads it over several processes (`spread`).
+        forward: the network, or the network compiled.
         learning_rate: float32 ``[]`` that the optimiser reads.
-        rng: int64 ``[2]``: the seed, and the number of batches processed so far. Masks, samples and dropout are a
-            function of it, so that a resumed run draws what an uninterrupted one would have drawn.
-        accumulation: batches in an optimiser step.
+        rng: int64 ``[2]``: the seed, and the number of the next batch, counted from the run's beginning over all
+            processes, which take turns. Masks, samples and dropout are a function of it, so that a resumed run draws
+            what an uninterrupted one would have drawn, on however many devices.
+        accumulation: batches that this process contributes to an optimiser step.
         autocast: bfloat16, or None for float32 throughout.
+        ranks: the processes that share the step.
         step: optimiser steps done.
     """
 
     pair: ElectraPretrainingPair
+    network: nn.Module
     forward: Callable[..., PretrainingOutput]
     optimizer: ElectraAdam
     batches: PackedBatches
@@ -41,6 +47,7 @@ class TrainingState:
     rng: Tensor
     accumulation: int
     autocast: torch.dtype | None
+    ranks: Ranks = ALONE
     step: int = 0
 
     @property
@@ -55,8 +62,8 @@ class TrainingState:
 def training_step(state: TrainingState) -> tuple[Tensor, Tensor]:
     """Update the weights once; returns the loss and the gradients' norm before clipping, ``[]`` each, on the device.
 
-    Shapes are static and nothing is read back by the host. Both losses are means over all batches of the step, so that
-    accumulating over k batches is the same as one batch k times as large.
+    Shapes are static and nothing is read back by the host. Both losses are means over all batches of the step, on all
+    processes, so that k processes of n batches each are the same as one of k·n batches, or of one batch as large.
     """
     recipe = state.recipe
     state.learning_rate.fill_(
@@ -65,27 +72,18 @@ def training_step(state: TrainingState) -> tuple[Tensor, Tensor]:
         )
     )
     state.pair.anneal(state.step)
-    batches = [_next(state) for _ in range(state.accumulation)]
+    batches = [next_batch(state) for _ in range(state.accumulation)]
     masked, normalizers = _masks_and_counts(state, batches)
-    loss = torch.zeros((), device=state.device)
-    for batch, masks in zip(batches, masked, strict=True):
-        with autocast(state.device, state.autocast):
-            output = state.forward(
-                batch.input_ids,
-                batch.token_type_ids,
-                batch.position_ids,
-                batch.cu_seqlens,
-                state.rng,
-                max_seqlen=state.batches.max_seqlen,
-                normalizers=normalizers,
-                masked=masks,
-            )
-        output.loss.backward()
-        loss += output.loss.detach()
+    share = torch.zeros((), device=state.device)
+    for number, (batch, masks) in enumerate(zip(batches, masked, strict=True), start=1):
+        with reducing(state.network, last=number == len(batches)):
+            output = forward(state, batch, normalizers, masks)
+            (output.loss * state.ranks.size).backward()  # the gradients' mean over the processes is to be the sum
+        share += output.loss.detach()
         state.metrics.update(output)
-        advance_(state.rng)
+        advance_(state.rng, state.ranks.size)
 
-    norm = global_norm(state.optimizer.gradients())
+    loss, norm = _totals(state, share)
     state.optimizer.step(grad_scale=clip_factor(norm, recipe.clip_norm))
     state.optimizer.zero_grad()
     state.metrics.end_step(loss, norm)
@@ -93,12 +91,33 @@ def training_step(state: TrainingState) -> tuple[Tensor, Tensor]:
     return loss, norm
 
 
+def forward(
+    state: TrainingState,
+    batch: PackedBatch,
+    normalizers: tuple[Tensor, Tensor] | None = None,
+    masked: MaskedTokens | None = None,
+) -> PretrainingOutput:
+    """Both losses of a batch on the device, its number being in ``state.rng``."""
+    with autocast(state.device, state.autocast):
+        return state.forward(
+            batch.input_ids,
+            batch.token_type_ids,
+            batch.position_ids,
+            batch.cu_seqlens,
+            state.rng,
+            max_seqlen=state.batches.max_seqlen,
+            normalizers=normalizers,
+            masked=masked,
+        )
+
+
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
     """Autocast to ``dtype``, or nothing if it is None."""
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-def _next(state: TrainingState) -> PackedBatch:
+def next_batch(state: TrainingState) -> PackedBatch:
+    """This process's next batch, counted and on its way to the device."""
     batch = next(state.batches)
     state.metrics.count(batch)
     return batch if state.device.type == "cpu" else batch.pin_memory().to(state.device, non_blocking=True)
@@ -106,17 +125,28 @@ def _next(state: TrainingState) -> PackedBatch:
 
 def _masks_and_counts(
     state: TrainingState, batches: list[PackedBatch]
-) -> tuple[list[MaskedTokens | None], tuple[Tensor, float] | None]:
+) -> tuple[list[MaskedTokens | None], tuple[Tensor, Tensor] | None]:
     """The masks of all batches and what their losses are divided by: masked tokens and tokens of the whole step.
 
     One batch alone masks and counts for itself.
     """
-    if len(batches) == 1:
+    if len(batches) == 1 and state.ranks.size == 1:
         return [None], None
     rng = state.rng.clone()
     masked, predictions = [], torch.zeros((), dtype=torch.int64, device=state.device)
     for batch in batches:
         masked.append(state.pair.mask(batch.input_ids, batch.cu_seqlens, rng))
         predictions += state.pair.predictions(batch.input_ids, batch.cu_seqlens, masked[-1])
-        advance_(rng)
-    return masked, (predictions.clamp(min=1), float(max(1, sum(batch.tokens for batch in batches))))
+        advance_(rng, state.ranks.size)
+    tokens = sum(batch.cu_seqlens[-1].long() for batch in batches)
+    counts = state.ranks.sum_(torch.stack([predictions, tokens])).clamp(min=1)
+    return masked, (counts[0], counts[1])
+
+
+def _totals(state: TrainingState, share: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss and the gradients' norm of the step, from this process's share of the loss and what gradients it has."""
+    norm = global_norm(state.optimizer.gradients())
+    if state.ranks.size == 1:
+        return share, norm
+    sums = state.ranks.sum_(torch.stack([share, norm.square()]))
+    return sums[0], sums[1].sqrt() if is_spread(state.network) else norm
