@@ -21,6 +21,7 @@ _EXAMPLES = (
     "electra-fast pretrain --data corpus --output runs/quick --max-time 20m --num-hidden-layers 4 --batch-size 16",
     "electra-fast pretrain --config runs/small/config.toml --output runs/again --seed 1",
     "electra-fast pretrain --data wiki --data books --data-weights 0.7,0.3 --output runs/mixed",
+    "electra-fast pretrain --data corpus --output runs/more --init runs/small --learning-rate 1e-4",
     "electra-fast pretrain --output runs/small --resume",
 )
 _SHORT = {"data": "-d", "output": "-o"}

@@ -61,6 +61,17 @@ def test_every_trained_parameter_gets_a_gradient(batch, options):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"objective": "electric", "embedding_sharing": "gdes"}, {"temperature_schedule": "exponential"}],
+    ids=["electric gdes", "exponential"],
+)
+def test_compiles_without_a_break(batch, options):
+    pair = make_pair(num_hidden_layers=1, **options)
+    out = torch.compile(pair, backend="aot_eager", fullgraph=True)(**batch, rng=RNG)
+    torch.testing.assert_close(out.loss, pair(**batch, rng=RNG).loss)
+
+
 class TestEmbeddingSharing:
     def test_gdes_starts_as_full_sharing(self, batch):
         """With the same weights and Δ = 0 both compute the same."""

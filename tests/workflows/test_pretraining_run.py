@@ -260,6 +260,8 @@ def test_words_for_figures():
     assert verdict({**figures, "discriminator_loss": 0.5}).startswith("The discriminator is beginning to learn")
     assert verdict({**figures, "auc": 0.5}).startswith("The discriminator is not learning yet")
     assert verdict({**figures, "auc": None}).startswith("There were too few fake tokens")
+    alone = {**figures, "discriminator_loss": None, "generator_loss": 2.5, "generator_accuracy": 0.5}
+    assert "loss is 2.500, and its first guess at a masked token is right 50.0% of the time" in verdict(alone)
     record = {"loss": 12.3456, "loss_minus_entropy": -0.01, "auc": None, "tokens_per_second": 12345.6}
     assert describe(record) == "loss 12.346  disc. loss vs chance -0.010  12,346 tokens/s"
     assert [clock(seconds) for seconds in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]

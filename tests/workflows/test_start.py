@@ -217,6 +217,9 @@ def test_a_second_phase_on_longer_sequences(tiny, continued, long_corpus, capsys
     before = load_pretrained(first / "model" / "discriminator").state_dict()[POSITIONS]
     assert torch.equal(table[:40], before)
     assert torch.equal(table[40:], before[:32])
+    ids = torch.randint(5, 100, (2, 40))
+    logits = load_pretrained(first / "model" / "discriminator")(ids).logits
+    assert torch.equal(state.pair.eval().discriminator(ids).logits, logits)
     moments = state.optimizer.state[table]["exp_avg"]
     assert moments[:40].any()
     assert not moments[40:].any()

@@ -111,6 +111,11 @@ def clock(seconds: float) -> str:
 def verdict(figures: dict[str, Any]) -> str:
     """In plain words, whether the discriminator finds the fake tokens."""
     loss, entropy, auc = (figures[name] for name in ("discriminator_loss", "entropy", "auc"))
+    if loss is None:
+        return (
+            f"There is no discriminator. The masked language model's loss is {figures['generator_loss']:.3f}, and its "
+            f"first guess at a masked token is right {figures['generator_accuracy']:.1%} of the time."
+        )
     if None in (loss, entropy, auc):
         return "There were too few fake tokens to tell whether the discriminator is learning."
     known = (

@@ -131,8 +131,10 @@ def _networks(
     model: ElectraPretrainingPair | str | os.PathLike[str], tokenizer: Tokenizer | None
 ) -> tuple[ElectraForMaskedLM, ElectraForPreTraining, Tokenizer]:
     if isinstance(model, ElectraPretrainingPair):
-        if tokenizer is None or model.generator is None:
-            raise ConfigError("find_replaced: a pair needs its tokenizer, and a generator of its own")
+        if tokenizer is None or model.discriminator is None or not isinstance(model.generator, ElectraForMaskedLM):
+            raise ConfigError(
+                "find_replaced: a pair needs its tokenizer, a discriminator, and a masked language model as generator"
+            )
         return model.generator, model.discriminator, tokenizer
     from electra_fast.data.tokenizer import Tokenizer as Loader
 
