@@ -43,14 +43,15 @@ class EncoderLayer(nn.Module):
 class Encoder(nn.Module):
     """A stack of `EncoderLayer`: ``layer.{i}.*``.
 
-    ``gradient_checkpointing = True`` keeps only the layers' inputs in training and computes the rest again in backward;
-    dropout draws the same bits again by itself.
+    ``gradient_checkpointing``: 0 (or False) for none; 1 (True) keeps only the layers' inputs in training and computes
+    the rest again in backward; k does so in every k-th layer. Dropout draws the same bits again by itself, so that
+    gradients are the same to the last bit.
     """
 
     def __init__(self, config: Sizes) -> None:
         super().__init__()
         self.layer = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing: int = 0
         assign_sites(self, 0)
 
     def forward(
@@ -68,8 +69,9 @@ class Encoder(nn.Module):
             packed = encode_packed(self, self.layer, x, cu_seqlens, max_seqlen)
             if packed is not None:
                 return packed
-        for layer in self.layer:
-            if self.training and self.gradient_checkpointing:
+        every = self.gradient_checkpointing if self.training else 0
+        for index, layer in enumerate(self.layer):
+            if every and index % every == 0:
                 inputs = (x, cu_seqlens, max_seqlen, rng, attention_mask)
                 x = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:

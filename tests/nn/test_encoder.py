@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -113,14 +115,24 @@ def test_dropout_is_a_function_of_rng():
     assert torch.equal(encoder(x, cu_seqlens, 7), encoder(x, cu_seqlens, 7, torch.tensor([1, 0])))
 
 
-def test_checkpointing_changes_nothing():
-    encoder, x = Encoder(CONFIG), torch.randn(11, 48)
+def test_checkpointing_changes_nothing_but_what_is_kept():
+    """With dropout on; what a layer's backward needs is kept by all layers, by every second one, or by none."""
+    encoder, x = Encoder(dataclasses.replace(CONFIG, num_hidden_layers=4)), torch.randn(11, 48)
     cu_seqlens, rng = torch.tensor([0, 4, 11], dtype=torch.int32), torch.tensor([1, 0])
-    gradients = []
-    for encoder.gradient_checkpointing in (False, True):
-        out = encoder(x, cu_seqlens, 7, rng)
+    gradients, kept = [], []
+
+    def keep(tensor):
+        kept[-1] += tensor.nbytes
+        return tensor
+
+    for encoder.gradient_checkpointing in (False, 2, True):
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = encoder(x, cu_seqlens, 7, rng)
         gradients.append((out, *torch.autograd.grad(out.square().sum(), list(encoder.parameters()))))
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*gradients, strict=True))
+    assert kept[1] == pytest.approx((kept[0] + kept[2]) / 2, rel=0.1)
+    assert kept[2] < 0.05 * kept[0]
 
 
 def test_adapters_and_hooks_on_linear_layers_are_respected():

@@ -138,6 +138,16 @@ def test_nothing_random_but_seed_and_counter(start):
         assert torch.equal(torch.stack(a), torch.stack(b))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_computing_activations_again_changes_no_bit(start, precision):
+    states = [start(precision=precision, hidden_dropout_prob=0.1, activation_checkpointing=k) for k in (0, 2, 1)]
+    for _ in range(3):
+        plain, *others = [torch.stack(training_step(state)) for state in states]
+        assert all(torch.equal(plain, other) for other in others)
+    for plain, *others in zip(*(weights(state) for state in states), strict=True):
+        assert all(torch.equal(plain, other) for other in others)
+
+
 def test_bf16_autocast_keeps_float32_weights_and_stays_near(start):
     exact, low = start(), start(precision="bf16")
     for _ in range(3):

@@ -25,6 +25,7 @@ CHANGEABLE = frozenset(
         "data",
         "output",
         "threads",
+        "activation_checkpointing",
         "log_every",
         "eval_every",
         "eval_batches",
@@ -77,6 +78,9 @@ class PretrainOptions:
     device: str = _option("Run", "cpu, cuda, cuda:1, … or auto: a GPU if there is one.", "auto")
     threads: int | None = _option("Run", "CPU threads. Default: torch's. Bit-equal results need an equal number.")
     compile: bool = _option("Run", "Compile the model with torch.compile.", False)
+    activation_checkpointing: int = _option(
+        "Run", "Every so many layers, compute one's activations again in backward to save memory; 1: all, 0: none.", 0
+    )
 
     parallel: str = _option(
         "Devices",
@@ -190,7 +194,7 @@ class PretrainOptions:
         check_types(self)
         check_at_least(self, 1, "accumulation", "ranks", "total_steps", "threads", "log_every", "eval_batches")
         check_at_least(self, 1, "checkpoint_every", "keep")
-        check_at_least(self, 0, "eval_every", "seed")
+        check_at_least(self, 0, "eval_every", "seed", "activation_checkpointing")
         if not self.checkpoint_minutes > 0:
             raise ConfigError(f"checkpoint_minutes must be greater than 0, got {self.checkpoint_minutes}")
         if self.seed >= 2**63:
