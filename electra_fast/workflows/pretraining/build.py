@@ -167,9 +167,9 @@ def build(
     if start is not None:
         start.load(pair)
     pair.to(device).train()
-    for network in (pair.discriminator, pair.generator):
-        if network is not None:
-            network.electra.encoder.gradient_checkpointing = options.activation_checkpointing
+    for half in (pair.discriminator, pair.generator):
+        if half is not None:
+            half.electra.encoder.gradient_checkpointing = options.activation_checkpointing
     network = spread(pair, ranks, options.parallel)
     learning_rate = torch.zeros((), device=device)
     optimizer = ElectraAdam(
