@@ -162,6 +162,21 @@ def prepare(
     shard_tokens: Annotated[
         int, typer.Option(help="Tokens in a shard; after each the job can be resumed.", rich_help_panel="Job")
     ] = 1 << 25,
+    machines: Annotated[
+        int | None,
+        typer.Option(
+            help="Share the job among this many machines or tasks, each started with the same command on a shared "
+            "directory. Needs --tokenizer. The result is the same for any number.",
+            rich_help_panel="Job",
+        ),
+    ] = None,
+    machine: Annotated[
+        int | None,
+        typer.Option(
+            help="This one's number, from 0 on. [dim]\\[default: RANK, SLURM_ARRAY_TASK_ID or SLURM_PROCID][/]",
+            rich_help_panel="Job",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Throw away what an earlier prepare left in OUTPUT.", rich_help_panel="Job"),
@@ -179,12 +194,18 @@ def prepare(
     [dim]$[/] electra-fast prepare -i 'wiki/*.jsonl.zst' --text-field body -o corpus --vocab-size 32000 --cased
 
     [dim]$[/] electra-fast prepare -i texts/ -o corpus --tokenizer bert/vocab.txt --max-length 512
+
+    [dim]$[/] srun --ntasks 32 electra-fast prepare -i texts/ -o corpus --tokenizer sample --machines 32
     """
     from rich.console import Console
 
     from electra_fast.cli.progress import preparing
-    from electra_fast.data import PrepareOptions
+    from electra_fast.data import PrepareOptions, prepare_share
     from electra_fast.data import prepare as job
+    from electra_fast.errors import ConfigError
+
+    if machine is not None and machines is None:
+        raise ConfigError("machine is one of several: say of how many with --machines")
 
     options = PrepareOptions(
         inputs=inputs,
@@ -214,16 +235,25 @@ def prepare(
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         with preparing(console) as show:
-            manifest = job(options, lambda event: (meter(event), show(event)))
+
+            def listen(event: PrepareProgress) -> None:
+                meter(event)
+                show(event)
+
+            if machines is None:
+                manifest = job(options, listen)
+            else:
+                manifest = prepare_share(options, machines=machines, machine=machine, progress=listen)
     except (KeyboardInterrupt, SystemExit) as stop:
         without = " without --overwrite" if overwrite else ""
         print(f"stopped: run the same command again{without} to go on", file=sys.stderr)
         sys.exit(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
     finally:
         signal.signal(signal.SIGTERM, before)
-    _summarise(console, manifest, output)
+    if manifest is not None:
+        _summarise(console, manifest, output)
     if meter.began is not None:
-        console.print(meter.speed(manifest), highlight=False)
+        console.print(meter.speed(), highlight=False)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
@@ -236,16 +266,17 @@ class _Meter:
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.began: float | None = None
-        self.tokens_before = 0
+        self.tokens_before = self.tokens = 0
 
     def __call__(self, event: PrepareProgress) -> None:
         if event.stage == "tokenising" and self.began is None:
             self.began = time.monotonic()
             self.tokens_before = event.tokens
+        self.tokens = max(self.tokens, event.tokens)
 
-    def speed(self, manifest: Manifest) -> str:
+    def speed(self) -> str:
         now = time.monotonic()
-        tokens = sum(split.tokens for split in manifest.splits.values()) - self.tokens_before
+        tokens = self.tokens - self.tokens_before
         seconds = now - self.began if self.began is not None else 0.0
         speed = f"{tokens / seconds:,.0f} tokens/s" if seconds else ""
         return f"{now - self.started:,.1f} s, of them {seconds:,.1f} s for text to tokens: {speed}"

@@ -19,16 +19,18 @@ from typing import Any
 import numpy as np
 
 from electra_fast.data.corpus import Position
-from electra_fast.data.manifest import FORMAT, JOB_NAME, MANIFEST_NAME, SPLITS, Split
+from electra_fast.data.manifest import FORMAT, JOB_NAME, MANIFEST_NAME, PLAN_NAME, SPLITS, Split
 from electra_fast.data.shards import Examples, ShardEntry, verify_shard, write_shard
 from electra_fast.data.tokenise import UnitResult
 from electra_fast.errors import ConfigError, DiskFullError, ShardError
 from electra_fast.files import DISK_FULL_ADVICE, is_disk_full, temporary_path, write_text
 
+PLAN_FORMAT = "electra-fast plan of a shared prepare job"
+PARTS_NAME = "parts"  # folder of the pieces of a shared job
 _FORMAT = "electra-fast prepare job"
 _VERSION = 1
 _OWN_FILES = (
-    *(MANIFEST_NAME, JOB_NAME, "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+    *(MANIFEST_NAME, JOB_NAME, PLAN_NAME, "part.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
     *("train-*.shard", "validation-*.shard", "pending-*.shard"),
 )
 
@@ -178,7 +180,7 @@ def read_state(directory: Path) -> dict[str, Any] | None:
 
 def is_prepared(directory: Path) -> bool:
     """Whether the content of a manifest.json or job.json says that prepare wrote it: other programs use these names."""
-    for name, form in ((MANIFEST_NAME, FORMAT), (JOB_NAME, _FORMAT)):
+    for name, form in ((MANIFEST_NAME, FORMAT), (JOB_NAME, _FORMAT), (PLAN_NAME, PLAN_FORMAT)):
         with contextlib.suppress(OSError, ValueError, RecursionError):
             value = json.loads((directory / name).read_text(encoding="utf-8"))
             if isinstance(value, dict) and value.get("format") == form:
@@ -215,6 +217,11 @@ def remove_own_files(directory: Path) -> None:
         for path in sorted(directory.glob(pattern)):
             path.unlink(missing_ok=True)
     _remove_unfinished(directory)
+    for folder in (*directory.glob(f"{PARTS_NAME}/[0-9]*"), directory / PARTS_NAME):
+        if folder.name != PARTS_NAME:
+            remove_own_files(folder)
+        with contextlib.suppress(OSError):  # not there, or it holds something else
+            folder.rmdir()
 
 
 def _remove_unfinished(directory: Path) -> None:

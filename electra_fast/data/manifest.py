@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ FORMAT = "electra-fast corpus"
 VERSION = 1
 MANIFEST_NAME = "manifest.json"
 JOB_NAME = "job.json"
+PLAN_NAME = "plan.json"
 SPLITS = ("train", "validation")
 
 
@@ -37,6 +38,13 @@ class Split:
     unknown_tokens: int = 0
     truncated_tokens: int = 0
     shards: list[ShardEntry] = field(default_factory=list)
+
+    def add(self, other: Split, folder: str = "") -> None:
+        """Count ``other``'s examples in, whose shards are in ``folder``."""
+        for counted in fields(self):
+            if counted.name != "shards":
+                setattr(self, counted.name, getattr(self, counted.name) + getattr(other, counted.name))
+        self.shards += [replace(entry, name=folder + entry.name) for entry in other.shards]
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> Split:
@@ -113,7 +121,7 @@ class Manifest:
 
 
 def _why_no_corpus(folder: Path) -> str:
-    if (folder / JOB_NAME).exists():
+    if (folder / JOB_NAME).exists() or (folder / PLAN_NAME).exists():
         return f"the corpus in {folder} is not finished. Run the same prepare command again to go on"
     reason = f"it holds no {MANIFEST_NAME}" if folder.is_dir() else "there is no such directory"
     return f"{folder} is not a prepared corpus: {reason}. Make one with electra-fast prepare --output {folder}"

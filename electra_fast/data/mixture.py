@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from electra_fast.data.manifest import SPLITS, Corpus, Manifest, Split
@@ -94,8 +94,10 @@ def _joint_manifest(manifests: Sequence[Manifest]) -> Manifest:
 
 
 def _joint_split(splits: Sequence[Split]) -> Split:
-    counts = {f.name: sum(getattr(split, f.name) for split in splits) for f in fields(Split) if f.name != "shards"}
-    return Split(**counts, shards=[entry for split in splits for entry in split.shards])
+    joint = Split()
+    for split in splits:
+        joint.add(split)
+    return joint
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import electra_fast.cli.app as application
 from electra_fast.cli.app import app
-from electra_fast.data import PrepareProgress, open_corpus, preparation
+from electra_fast.data import PrepareProgress, open_corpus, text_pass
 
 LINE = "the quick brown fox jumps over the lazy dog and the dog does not mind\n"
 TEXT = "\n".join(LINE * 12 for _ in range(8))
@@ -119,6 +120,26 @@ def test_every_option_reaches_the_job(monkeypatch):
     assert (seen["inputs"], str(seen["output"]), seen["validation_inputs"]) == (("a", "b"), "c", ("v",))
 
 
+def test_a_share_of_a_job(monkeypatch, capsys):
+    """The first machine leaves the rest to the second, which shows the corpus."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(LINE.split())]
+    Path("vocab.txt").write_text("\n".join(vocabulary))
+    monkeypatch.setattr("electra_fast.data.shared_job.PIECE_BYTES", 100)
+    usual = ("-i", "text.txt", "-i", "more.txt", "-o", "corpus", "--tokenizer", "vocab.txt", "--workers", "1")
+    Path("more.txt").write_text(TEXT)
+    code, out, err = run(monkeypatch, capsys, *usual, "--machines", "2", "--machine", "0")
+    assert (code, err) == (0, "")
+    assert "1 of 2 pieces are finished" in out
+    assert "examples" not in out
+    assert "tokens/s" in out
+    monkeypatch.setenv("RANK", "1")
+    code, out, err = run(monkeypatch, capsys, *usual, "--machines", "2")
+    assert (code, err) == (0, "")
+    assert f"{open_corpus('corpus').manifest.splits['train'].tokens:,}" in out
+    code, _, err = run(monkeypatch, capsys, *usual, "--machine", "1")
+    assert (code, err) == (2, "error: --machine is one of several: say of how many with --machines\n")
+
+
 def test_help_teaches():
     result = CliRunner().invoke(app, ["prepare", "--help"], env={"COLUMNS": "160"})
     assert result.exit_code == 0
@@ -158,7 +179,7 @@ def test_a_stop_from_outside_is_saved(tmp_path, monkeypatch, capsys, number, cod
     (tmp_path / "long.txt").write_text("\n".join(LINE * 30 for _ in range(60)))
     arguments = ["-i", "long.txt", "--vocab-size", "80", "--validation-fraction", "0.1", "--workers", "2"]
     program = (
-        "import electra_fast.data.preparation as p, electra_fast.cli.progress as c, time\n"
+        "import electra_fast.data.text_pass as p, electra_fast.cli.progress as c, time\n"
         "class Bars(c._PrepareBars):\n"
         "    def __call__(self, event):\n"
         "        if event.stage == 'tokenising' and event.tokens: print('at work', flush=True); time.sleep(0.2)\n"
@@ -182,7 +203,7 @@ def test_a_stop_from_outside_is_saved(tmp_path, monkeypatch, capsys, number, cod
     assert process.returncode == code
     assert err == "stopped: run the same command again to go on\n"
 
-    monkeypatch.setattr(preparation, "UNIT_CHARACTERS", 2500)
+    monkeypatch.setattr(text_pass, "UNIT_CHARACTERS", 2500)
     arguments[-1] = "1"
     status, out, _ = run(monkeypatch, capsys, *arguments, "-o", "corpus")
     assert status == 0

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from electra_fast.data import PrepareOptions, Tokenizer, open_corpus, prepare, tokenise
-from electra_fast.data import preparation as module
+from electra_fast.data import text_pass as module
 from electra_fast.data.corpus import DocumentPart
 from electra_fast.data.job import open_directory
 from electra_fast.errors import ConfigError, CorpusError, DiskFullError, ElectraError, ShardError, TokenizerError
@@ -485,14 +485,10 @@ def test_a_job_in_a_thread(tmp_path, options):
     open_corpus(tmp_path / "out")
 
 
-def test_workers_follow_the_size_of_the_text(options, monkeypatch):
+def test_workers_follow_the_size_of_the_text(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    job = module._Preparation(options(workers=None), lambda _: None)
-    assert job._workers() == 1
-    job.total_bytes = 3 << 20
-    assert job._workers() == 3
-    job.total_bytes = 1 << 40
-    assert job._workers() == 8
+    assert [module.usable_workers(None, size) for size in (100, 3 << 20, 1 << 40)] == [1, 3, 8]
+    assert module.usable_workers(2, 100) == 2
 
 
 def test_a_worker_that_dies_is_reported(tmp_path, options, text, vocab):

@@ -11,10 +11,11 @@ import time
 import pytest
 
 from electra_fast.data import PrepareOptions, open_corpus, prepare
-from electra_fast.data import preparation as module
+from electra_fast.data import text_pass as module
 from electra_fast.errors import ShardError
 
 WORDS = [f"w{index}" for index in range(40)]
+PYTHONPATH = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 
 
@@ -86,7 +87,7 @@ for number in map(int, sys.argv[2:]):
 
 
 def run_killer(folder, numbers):
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     result = subprocess.run(
         [sys.executable, "-c", KILLER, str(folder), *map(str, numbers)],
         capture_output=True,
@@ -238,7 +239,7 @@ def alive(pid):
 def test_workers_end_with_a_parent_that_is_killed(tmp_path, whole):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     parent = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
     )
