@@ -19,6 +19,7 @@ from electra_fast.data.tokenizer import Tokenizer
 from electra_fast.data.words import word_starts
 from electra_fast.errors import CheckpointError, ConfigError, CorpusError
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair, PretrainingConfig
+from electra_fast.nn import Encoder
 from electra_fast.optim import ElectraAdam, parameter_groups
 
 from .checkpoint import TENSORS
@@ -167,9 +168,8 @@ def build(
     if start is not None:
         start.load(pair)
     pair.to(device).train()
-    for half in (pair.discriminator, pair.generator):
-        if half is not None:
-            half.electra.encoder.gradient_checkpointing = options.activation_checkpointing
+    for encoder in [module for module in pair.modules() if isinstance(module, Encoder)]:
+        encoder.gradient_checkpointing = options.activation_checkpointing
     network = spread(pair, ranks, options.parallel)
     learning_rate = torch.zeros((), device=device)
     optimizer = ElectraAdam(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from electra_fast.data.batches import PackedBatch
-from electra_fast.models.pretraining import PretrainingOutput
+from electra_fast.models.pretraining import UNUSED, PretrainingOutput
 
 from .ranks import Ranks
 
@@ -26,6 +26,7 @@ _SUMS = (
     "generator_count",
     "discriminator_loss",
     "discriminator_count",
+    "slots_count",
     "generator_correct",
     "sampled_correct",
     "gradient_norm",
@@ -72,6 +73,7 @@ class RunningMetrics:
             output.generator_count,
             output.discriminator_loss_sum,
             output.discriminator_count,
+            (output.targets != UNUSED).sum(),
             (output.predicted == output.targets).sum(),
             (output.sampled == output.targets).sum(),
             zero,
@@ -100,8 +102,8 @@ class RunningMetrics:
         return {
             "loss": _ratio(sums["loss"], self.steps),
             "generator_loss": _ratio(sums["generator_loss"], sums["generator_count"]),
-            "generator_accuracy": _ratio(sums["generator_correct"], sums["generator_count"]),
-            "sampled_accuracy": _ratio(sums["sampled_correct"], sums["generator_count"]),
+            "generator_accuracy": _ratio(sums["generator_correct"], sums["slots_count"]),
+            "sampled_accuracy": _ratio(sums["sampled_correct"], sums["slots_count"]),
             **discriminator_metrics(original, fake, _ratio(sums["discriminator_loss"], sums["discriminator_count"])),
             "gradient_norm": _ratio(sums["gradient_norm"], self.steps),
             "padding": 1.0 - _ratio(self.tokens, self.slots),
