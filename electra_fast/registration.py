@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -13,14 +14,17 @@ class Formula:
     """What torch must know of an op besides its kernels.
 
     fake, backward_fake: the outputs' shapes and dtypes, from the arguments of the schemas of the op and its backward.
-    setup_context(ctx, inputs, output): what is saved. backward(ctx, derivative, *grads): the gradients of the inputs;
-    ``derivative`` is the backward's kernel and takes the arguments of its schema.
+    differentiable: which arguments have gradients. Of the outputs only the first has one.
+    save(inputs, output): the tensors, and a tuple of other values, that the backward needs.
+    backward(derivative, grad, tensors, values): the gradients of the differentiable arguments; ``derivative`` is the
+    backward's kernel and takes the arguments of its schema.
     An op without a derivative has a fake only.
     """
 
     fake: Callable
     backward_fake: Callable | None = None
-    setup_context: Callable | None = None
+    differentiable: slice | None = None
+    save: Callable | None = None
     backward: Callable | None = None
 
 
@@ -43,13 +47,37 @@ def attach(
     torch.library.register_fake(f"{name}_backward", formula.backward_fake)
     derivative = _undispatched(_overload(f"{name}_backward"), backward)
 
-    def first_derivative(ctx, *grads):
+    def first_derivative(ctx, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph: torch would leave this op out of it with no more than a warning
             raise RuntimeError(f"{op}: {kernels} kernels have no second derivative; use_backend('reference') has one")
-        return formula.backward(ctx, derivative, *grads)
+        if grad is None:
+            return (None,) * (formula.differentiable.stop - formula.differentiable.start)
+        return formula.backward(derivative, grad, ctx.saved_tensors, ctx.values)
 
-    torch.library.register_autograd(name, first_derivative, setup_context=formula.setup_context)
-    return _without_detour(op, overload, forward, formula.setup_context, first_derivative)
+    _register_autograd(name, overload, formula, first_derivative)
+    return _without_detour(op, overload, forward, formula, first_derivative)
+
+
+def _register_autograd(name: str, overload: Callable, formula: Formula, derivative: Callable) -> None:
+    """The formula as torch.library takes it: of all arguments and all outputs."""
+    before = (None,) * formula.differentiable.start
+    after = (None,) * (len(overload._schema.arguments) - formula.differentiable.stop)
+
+    def setup_context(ctx, inputs: tuple, output: Tensor | tuple) -> None:
+        if not isinstance(output, Tensor):
+            ctx.mark_non_differentiable(*output[1:])
+        _save(ctx, formula, inputs, output)
+
+    def backward(ctx, grad: Tensor | None, *_) -> tuple[Tensor | None, ...]:
+        return (*before, *derivative(ctx, grad), *after)
+
+    torch.library.register_autograd(name, backward, setup_context=setup_context)
+
+
+def _save(ctx, formula: Formula, inputs: tuple, output: Tensor | tuple) -> None:
+    tensors, ctx.values = formula.save(inputs, output)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
 
 
 def _overload(name: str) -> Callable:
@@ -98,10 +126,11 @@ def _without_derivative(op: str, overload: Callable, eager: Callable) -> Callabl
 
 
 def _without_detour(
-    op: str, overload: Callable, launcher: Callable | None, setup_context: Callable, backward: Callable
+    op: str, overload: Callable, launcher: Callable | None, formula: Formula, derivative: Callable
 ) -> Callable:
-    """The op for eager mode: the same autograd formula, attached here rather than by torch.library's Python kernel,
-    which takes about 25 µs of every call. While tracing it is the op itself."""
+    """The op for eager mode: the same formula, attached here rather than by torch.library's Python kernel, which takes
+    about 25 µs of every call. autograd is shown only what has a gradient: each input, and above all each output, that
+    passes through it takes time. While tracing it is the op itself."""
 
     def below_autograd(*args):
         with torch._C._AutoDispatchBelowAutograd():
@@ -109,10 +138,16 @@ def _without_detour(
 
     inside, outside = _undispatched(below_autograd, launcher), _undispatched(overload, launcher)
 
-    def forward(ctx, *args):
+    def forward(ctx, others: list[Tensor], args: tuple, *differentiable: Tensor | None) -> Tensor:
         output = _checked(op, inside, args)
-        setup_context(ctx, args, output)
-        return output
+        _save(ctx, formula, args, output)
+        if isinstance(output, Tensor):
+            return output
+        others.extend(output[1:])
+        return output[0]
+
+    def backward(ctx, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, None, *derivative(ctx, grad)
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function = type(op, (torch.autograd.Function,), methods)
@@ -123,6 +158,9 @@ def _without_detour(
             return overload(*args)
         if not torch.is_grad_enabled():
             return _checked(op, outside, args)
-        return apply(*args) if torch._C._functorch.peek_interpreter_stack() is None else function.apply(*args)
+        others: list[Tensor] = []
+        run = apply if torch._C._functorch.peek_interpreter_stack() is None else function.apply
+        first = run(others, args, *args[formula.differentiable])
+        return (first, *others) if others else first
 
     return call

@@ -125,20 +125,22 @@ def _backward_fake(
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
-def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
-    q, k, v, cu_seqlens_q, cu_seqlens_k, *ctx.options, rng, ctx.site = inputs
-    out, lse = output
-    ctx.mark_non_differentiable(lse)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, out, lse, cu_seqlens_q, cu_seqlens_k, rng)
+def _save(inputs: tuple, outputs: tuple) -> tuple[tuple, tuple]:
+    q, k, v, cu_seqlens_q, cu_seqlens_k, *options, rng, site = inputs
+    return (q, k, v, *outputs, cu_seqlens_q, cu_seqlens_k, rng), (*options, site)
 
 
-def _backward(ctx, derivative, grad, _):
-    if grad is None:
-        return (None,) * 12
-    *saved, rng = ctx.saved_tensors
-    gradients = derivative(grad, *saved, *ctx.options, rng, ctx.site)
-    return (*gradients, *(None,) * 9)
+def _backward(derivative, grad: Tensor, tensors: tuple, values: tuple) -> tuple[Tensor, Tensor, Tensor]:
+    *saved, rng = tensors
+    *options, site = values
+    return derivative(grad, *saved, *options, rng, site)
 
 
-backend.register("attention", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)
+backend.register(
+    "attention",
+    _fake,
+    backward_fake=_backward_fake,
+    differentiable=slice(0, 3),
+    save=_save,
+    backward=_backward,
+)

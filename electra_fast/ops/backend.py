@@ -46,12 +46,13 @@ def register(
     fake: Callable,
     *,
     backward_fake: Callable | None = None,
-    setup_context: Callable | None = None,
+    differentiable: slice | None = None,
+    save: Callable | None = None,
     backward: Callable | None = None,
 ) -> None:
     """Give an op its fake and, with a backward, its autograd formula, in every backend whose kernels torch cannot see
     through (`electra_fast.registration.Formula`)."""
-    formula = Formula(fake, backward_fake, setup_context, backward)
+    formula = Formula(fake, backward_fake, differentiable, save, backward)
     native.register(op, formula)
     triton.register(op, formula)
 

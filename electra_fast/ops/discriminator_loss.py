@@ -46,20 +46,20 @@ def _backward_fake(grad, hidden, weight, bias, labels, mask, logits):
     return hidden.new_empty(hidden.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
-def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
-    _, logits = output
-    ctx.mark_non_differentiable(logits)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs, logits)
+def _save(inputs: tuple, outputs: tuple) -> tuple[tuple, tuple]:
+    _, logits = outputs
+    return (*inputs, logits), ()
 
 
-def _backward(ctx, derivative, grad, _):
-    if grad is None:
-        return (None,) * 5
-    gradients = derivative(grad, *ctx.saved_tensors)
-    return (*gradients, None, None)
+def _backward(derivative, grad: Tensor, tensors: tuple, values: tuple) -> tuple[Tensor, Tensor, Tensor]:
+    return derivative(grad, *tensors)
 
 
 backend.register(
-    "discriminator_loss", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward
+    "discriminator_loss",
+    _fake,
+    backward_fake=_backward_fake,
+    differentiable=slice(0, 3),
+    save=_save,
+    backward=_backward,
 )

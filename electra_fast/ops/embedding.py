@@ -86,20 +86,23 @@ def _backward_fake(
     return tuple(table.new_empty(table.shape) for table in (word, position, token_type, weight, bias))
 
 
-def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
-    *tables, _, ctx.dropout_p, rng, ctx.site, ctx.padding_idx, _ = inputs
-    _, mean, rstd = output
-    ctx.mark_non_differentiable(mean, rstd)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tables, mean, rstd, rng)
+def _save(inputs: tuple, outputs: tuple) -> tuple[tuple, tuple]:
+    *tables, _, dropout_p, rng, site, padding_idx, _ = inputs
+    _, mean, rstd = outputs
+    return (*tables, mean, rstd, rng), (dropout_p, site, padding_idx)
 
 
-def _backward(ctx, derivative, grad, *_):
-    if grad is None:
-        return (None,) * 14
-    *saved, rng = ctx.saved_tensors
-    gradients = derivative(grad, *saved, ctx.dropout_p, rng, ctx.site, ctx.padding_idx)
-    return (*(None,) * 3, *gradients, *(None,) * 6)
+def _backward(derivative, grad: Tensor, tensors: tuple, values: tuple) -> tuple[Tensor, ...]:
+    *saved, rng = tensors
+    dropout_p, site, padding_idx = values
+    return derivative(grad, *saved, dropout_p, rng, site, padding_idx)
 
 
-backend.register("embedding", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)
+backend.register(
+    "embedding",
+    _fake,
+    backward_fake=_backward_fake,
+    differentiable=slice(3, 8),
+    save=_save,
+    backward=_backward,
+)

@@ -67,18 +67,17 @@ def _backward_fake(grad, x, u, w1, b1, w2) -> tuple[Tensor, Tensor, Tensor, Tens
     return torch.empty_like(x), torch.empty_like(w1), torch.empty_like(b1), torch.empty_like(w2)
 
 
-def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
-    x, w1, b1, w2 = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, output[1], w1, b1, w2)
+def _save(inputs: tuple, outputs: tuple) -> tuple[tuple, tuple]:
+    x, *parameters = inputs
+    return (x, outputs[1], *parameters), ()
 
 
-def _backward(ctx, derivative, grad: Tensor | None, _):
-    return (None,) * 4 if grad is None else derivative(grad, *ctx.saved_tensors)
+def _backward(derivative, grad: Tensor, tensors: tuple, values: tuple) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return derivative(grad, *tensors)
 
 
 _native = None
 if native.error is None:
     _name = f"{native.NAMESPACE}::feed_forward"
-    _native = attach("feed_forward", _name, Formula(_fake, _backward_fake, _setup_context, _backward), "native")
+    _formula = Formula(_fake, _backward_fake, slice(0, 4), _save, _backward)
+    _native = attach("feed_forward", _name, _formula, "native")

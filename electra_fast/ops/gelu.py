@@ -35,17 +35,21 @@ def _backward_fake(grad: Tensor, x: Tensor, bias: Tensor | None) -> tuple[Tensor
     return x.new_empty(x.shape), x.new_empty(0) if bias is None else torch.empty_like(bias)
 
 
-def _setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs)
+def _save(inputs: tuple, y: Tensor) -> tuple[tuple, tuple]:
+    return inputs, ()
 
 
-def _backward(ctx, derivative, grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    if grad is None:
-        return None, None
-    x, bias = ctx.saved_tensors
+def _backward(derivative, grad: Tensor, tensors: tuple, values: tuple) -> tuple[Tensor, Tensor | None]:
+    x, bias = tensors
     dx, dbias = derivative(grad, x, bias)
     return dx, None if bias is None else dbias
 
 
-backend.register("gelu", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)
+backend.register(
+    "gelu",
+    _fake,
+    backward_fake=_backward_fake,
+    differentiable=slice(0, 2),
+    save=_save,
+    backward=_backward,
+)

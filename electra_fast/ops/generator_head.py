@@ -81,21 +81,20 @@ def _backward_fake(grad, hidden, weight, bias, targets, lse):
     return hidden.new_empty(hidden.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
-def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
+def _save(inputs: tuple, outputs: tuple) -> tuple[tuple, tuple]:
     hidden, weight, bias, targets, *_ = inputs
-    _, sampled, predicted, lse = output
-    ctx.mark_non_differentiable(sampled, predicted, lse)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(hidden, weight, bias, targets, lse)
+    return (hidden, weight, bias, targets, outputs[-1]), ()
 
 
-def _backward(ctx, derivative, grad, *_):
-    if grad is None:
-        return (None,) * 8
-    gradients = derivative(grad, *ctx.saved_tensors)
-    return (*gradients, *(None,) * 5)
+def _backward(derivative, grad: Tensor, tensors: tuple, values: tuple) -> tuple[Tensor, Tensor, Tensor]:
+    return derivative(grad, *tensors)
 
 
 backend.register(
-    "generator_head", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward
+    "generator_head",
+    _fake,
+    backward_fake=_backward_fake,
+    differentiable=slice(0, 3),
+    save=_save,
+    backward=_backward,
 )

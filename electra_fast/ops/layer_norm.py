@@ -77,31 +77,31 @@ def _backward_fake(grad, total, mean, rstd, weight, bias, x_bias, dropout_p, rng
     )
 
 
-def _setup_context(ctx, inputs: tuple, output: tuple) -> None:
-    x, x_bias, residual, weight, bias, _, ctx.dropout_p, rng, ctx.site = inputs
-    _, total, mean, rstd = output
-    ctx.plain = x_bias is None and residual is None and ctx.dropout_p == 0.0
-    ctx.has_residual = residual is not None
-    ctx.mark_non_differentiable(total, mean, rstd)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x if ctx.plain else total, mean, rstd, weight, bias, x_bias, rng)
+def _save(inputs: tuple, outputs: tuple) -> tuple[tuple, tuple]:
+    x, x_bias, residual, weight, bias, _, dropout_p, rng, site = inputs
+    _, total, mean, rstd = outputs
+    plain = x_bias is None and residual is None and dropout_p == 0.0
+    return (x if plain else total, mean, rstd, weight, bias, x_bias, rng), (dropout_p, site, residual is not None)
 
 
-def _backward(ctx, derivative, grad, *_):
-    if grad is None:
-        return (None,) * 9
-    total, mean, rstd, weight, bias, x_bias, rng = ctx.saved_tensors
-    dx, dresidual, dx_bias, dweight, dbias = derivative(
-        grad, total, mean, rstd, weight, bias, x_bias, ctx.dropout_p, rng, ctx.site
-    )
+def _backward(derivative, grad: Tensor, tensors: tuple, values: tuple) -> tuple[Tensor | None, ...]:
+    *saved, rng = tensors
+    dropout_p, site, has_residual = values
+    dx, dresidual, dx_bias, dweight, dbias = derivative(grad, *saved, dropout_p, rng, site)
     return (
-        dx if ctx.dropout_p > 0.0 else dresidual,
-        None if x_bias is None else dx_bias,
-        dresidual if ctx.has_residual else None,
+        dx if dropout_p > 0.0 else dresidual,
+        None if saved[-1] is None else dx_bias,
+        dresidual if has_residual else None,
         dweight,
         dbias,
-        *(None,) * 4,
     )
 
 
-backend.register("layer_norm", _fake, backward_fake=_backward_fake, setup_context=_setup_context, backward=_backward)
+backend.register(
+    "layer_norm",
+    _fake,
+    backward_fake=_backward_fake,
+    differentiable=slice(0, 5),
+    save=_save,
+    backward=_backward,
+)
