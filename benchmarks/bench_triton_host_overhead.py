@@ -41,7 +41,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from electra_fast import ops, rng
-from electra_fast.triton import configurations, registration
+from electra_fast.triton import configurations, launch, registration
 
 ROWS, WIDTH, HEADS, VOCABULARY = 64, 256, 4, 1000
 
@@ -109,6 +109,7 @@ def least(functions: list[Callable[[], object]], runs: int = 300, calls: int = 2
 def launches_of(function: Callable[[], object]) -> tuple[int, Callable[[], None]]:
     """How many launches a call makes, and what makes them again without what surrounds them."""
     launches, run = [], JITFunction.run
+    launch._compiled.clear()  # or those made before would not pass by here
 
     def record(kernel: JITFunction, *arguments, grid, warmup, **options) -> object:
         launches.append(lambda: run(kernel, *arguments, grid=grid, warmup=warmup, **options))
@@ -121,8 +122,8 @@ def launches_of(function: Callable[[], object]) -> tuple[int, Callable[[], None]
         JITFunction.run = run
 
     def again() -> None:
-        for launch in launches:
-            launch()
+        for make in launches:
+            make()
 
     return len(launches), again
 

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configurations import configuration
-from .launch import divide_up, on
+from .launch import divide_up, launch, on
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -55,7 +55,11 @@ def forward(
     with on(params[0].device):
         for p, g, m, v, decay in zip(params, grads, exp_avg, exp_avg_sq, weight_decay, strict=True):
             if count := p.numel():
-                update_kernel[(divide_up(count, c.block_n),)](
-                    p, g.contiguous(), m, v, learning_rate, grad_scale, count, decay, beta1, 1.0 - beta1, beta2,
-                    1.0 - beta2, eps, BLOCK_N=c.block_n, **c.options,
-                )  # fmt: skip
+                launch(
+                    update_kernel,
+                    c,
+                    (divide_up(count, c.block_n),),
+                    (p, g.contiguous(), m, v, learning_rate, grad_scale),
+                    (count, decay, beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps),
+                    (c.block_n,),
+                )

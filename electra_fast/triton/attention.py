@@ -14,7 +14,7 @@ from .attention_backward import key_kernel, query_kernel
 from .attention_forward import forward_kernel
 from .attention_tiles import LOG2_E, columns_of_thread, tiles
 from .configurations import Configuration
-from .launch import on, power_of_two
+from .launch import launch, on, power_of_two
 from .random import dropout_arguments
 
 WIDEST = 128
@@ -77,11 +77,14 @@ def forward(
     threshold, keep_scale = dropout_arguments(dropout_p)
     c = _configuration("attention_forward", q)
     with on(q.device):
-        forward_kernel[(tiles(total, batch, c.block_m), heads)](
-            q, k, v, cu_seqlens_q, cu_seqlens_k, rng, out, lse, total, batch, scale * LOG2_E.value, keep_scale,
-            threshold, site, *strides, DIM=dim, WIDTH=width, CAUSAL=causal, DROPOUT=dropout_p > 0.0,
-            BLOCK_Q=c.block_m, BLOCK_K=c.block_n, **columns_of_thread(q.device), **c.options,
-        )  # fmt: skip
+        launch(
+            forward_kernel,
+            c,
+            (tiles(total, batch, c.block_m), heads),
+            (q, k, v, cu_seqlens_q, cu_seqlens_k, rng, out, lse),
+            (total, batch, scale * LOG2_E.value, keep_scale, threshold, site),
+            (*strides, dim, width, causal, dropout_p > 0.0, c.block_m, c.block_n, *columns_of_thread(q.device)),
+        )
     return out, lse
 
 
@@ -110,21 +113,28 @@ def backward(
     delta = torch.empty((heads, total_q), dtype=torch.float32, device=q.device)
     (grad, q, k, v), strides = _with_strides(grad, q, k, v)
     threshold, keep_scale = dropout_arguments(dropout_p)
-    shared = (scale, keep_scale, threshold, site, *strides)
-    constants = {
-        "DIM": dim, "WIDTH": width, "CAUSAL": causal, "DROPOUT": dropout_p > 0.0, **columns_of_thread(q.device),
-    }  # fmt: skip
+    numbers = (batch, scale, keep_scale, threshold, site)
+    fixed = (*strides, dim, width, causal, dropout_p > 0.0)
+    columns = columns_of_thread(q.device)
     with on(q.device):
         if dq.numel() > 0:
             c = _configuration("attention_backward_queries", q)
-            query_kernel[(tiles(total_q, batch, c.block_m), heads)](
-                grad, q, k, v, out.contiguous(), lse, cu_seqlens_q, cu_seqlens_k, rng, dq, delta, total_q, batch,
-                *shared, **constants, BLOCK_Q=c.block_m, BLOCK_K=c.block_n, **c.options,
-            )  # fmt: skip
+            launch(
+                query_kernel,
+                c,
+                (tiles(total_q, batch, c.block_m), heads),
+                (grad, q, k, v, out.contiguous(), lse, cu_seqlens_q, cu_seqlens_k, rng, dq, delta),
+                (total_q, *numbers),
+                (*fixed, c.block_m, c.block_n, *columns),
+            )
         if dk.numel() > 0:
             c = _configuration("attention_backward_keys", q)
-            key_kernel[(tiles(total_k, batch, c.block_n), heads)](
-                grad, q, k, v, lse, delta, cu_seqlens_q, cu_seqlens_k, rng, dk, dv, total_q, total_k, batch,
-                *shared, **constants, BLOCK_Q=c.block_m, BLOCK_K=c.block_n, **c.options,
-            )  # fmt: skip
+            launch(
+                key_kernel,
+                c,
+                (tiles(total_k, batch, c.block_n), heads),
+                (grad, q, k, v, lse, delta, cu_seqlens_q, cu_seqlens_k, rng, dk, dv),
+                (total_q, total_k, *numbers),
+                (*fixed, c.block_m, c.block_n, *columns),
+            )
     return dq, dk, dv

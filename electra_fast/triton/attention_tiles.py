@@ -35,10 +35,10 @@ def tiles(total: int, batch: int, rows: int) -> int:
     return total // rows + batch + 1
 
 
-def columns_of_thread(device: torch.device) -> dict[str, int]:
-    """How a product's columns lie in threads: NVIDIA's mma and wgmma, AMD's transposed 32 x 32 mfma."""
+def columns_of_thread(device: torch.device) -> tuple[int, int]:
+    """(RUN, LANES), how a product's columns lie in threads: NVIDIA's mma and wgmma, AMD's transposed 32 x 32 mfma."""
     amd = configurations.architecture(device).startswith("gfx")
-    return {"RUN": 4, "LANES": 2} if amd else {"RUN": 2, "LANES": 4}
+    return (4, 2) if amd else (2, 4)
 
 
 @triton.jit

@@ -19,13 +19,14 @@ ANY = "any"
 ARCHITECTURES = ("sm_80", "sm_86", "sm_90", "gfx942")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal is what is the same entry of the table: launches look it up
 class Configuration:
     """Knobs of one launch.
 
     block_m, block_n, block_k: rows and columns of a program's tile, and the depth of a step where it multiplies
     (queries, keys; slots, vocabulary columns; rows, features). num_warps and num_stages as in Triton. max_registers: of
-    a thread, on NVIDIA; fewer than the compiler would take let more programs run side by side.
+    a thread, on NVIDIA; fewer than the compiler would take let more programs run side by side. fusion: whether products
+    and sums may be rounded together.
     reason: why these numbers.
     """
 
@@ -36,12 +37,13 @@ class Configuration:
     num_warps: int = 4
     num_stages: int = 1
     max_registers: int | None = None
+    fusion: bool = True
 
     @functools.cached_property
     def options(self) -> dict[str, int | bool]:
-        """Compiler options of the launch: ``kernel[grid](..., **configuration.options)``."""
+        """Compiler options of the launch."""
         limit = {} if self.max_registers is None else {"maxnreg": self.max_registers}
-        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True, **limit}
+        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": self.fusion, **limit}
 
 
 _STREAM = "16 values a thread: two accesses of 16 bytes in bfloat16, four in float32, in flight at once"
@@ -214,6 +216,9 @@ TABLE: dict[tuple[str, str, str], Configuration] = {
     ("generator_head_sweep", "gfx942", "other float32"): Configuration(_FLOAT32, 32, 64, 32, num_warps=8),
     ("integers", ANY, ANY): Configuration(
         "mask_tokens and replace_tokens: a few integers a token; a sequence of 512 in one step", block_n=512
+    ),
+    ("integers", ANY, "rounded"): Configuration(
+        "as the others; how many tokens are chosen hangs on a product rounded by itself", block_n=512, fusion=False
     ),
     ("layer_norm_forward", ANY, ANY): Configuration("a row a warp: no sum leaves a warp", 4),
     ("layer_norm_backward", ANY, ANY): Configuration("a row a warp: no sum over a row leaves it", 4),

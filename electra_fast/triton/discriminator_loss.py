@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .columns import load_parts, load_vector, split, store_parts
 from .configurations import configuration
-from .launch import divide_up, on
+from .launch import divide_up, launch, on
 from .partial_sums import partial_count, sum_columns, workspace
 
 
@@ -104,10 +104,14 @@ def forward(hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, mask: 
     programs = partial_count(divide_up(rows, c.block_m))
     sums = workspace(1, programs, 1, hidden.device)
     with on(hidden.device):
-        forward_kernel[(programs,)](
-            hidden, weight, bias, labels, mask, logits, sums, rows, columns, parts,
-            BLOCK_M=c.block_m, BLOCK_N=block_n, **c.options,
-        )  # fmt: skip
+        launch(
+            forward_kernel,
+            c,
+            (programs,),
+            (hidden, weight, bias, labels, mask, logits, sums),
+            (rows,),
+            (columns, parts, c.block_m, block_n),
+        )
         sum_columns(sums, loss)
     return loss, logits
 
@@ -128,10 +132,14 @@ def backward(
     programs = partial_count(divide_up(rows, c.block_m))
     weight_sums, bias_sums = workspace(1, programs, columns, hidden.device), workspace(1, programs, 1, hidden.device)
     with on(hidden.device):
-        backward_kernel[(programs,)](
-            grad, hidden, weight.contiguous(), labels, mask, logits, dhidden, weight_sums, bias_sums, rows, columns,
-            parts, BLOCK_M=c.block_m, BLOCK_N=block_n, **c.options,
-        )  # fmt: skip
+        launch(
+            backward_kernel,
+            c,
+            (programs,),
+            (grad, hidden, weight.contiguous(), labels, mask, logits, dhidden, weight_sums, bias_sums),
+            (rows,),
+            (columns, parts, c.block_m, block_n),
+        )
         sum_columns(weight_sums, dweight)
         sum_columns(bias_sums, dbias)
     return dhidden, dweight, dbias

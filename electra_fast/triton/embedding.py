@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .columns import load_parts, load_vector, split, store_parts
 from .configurations import ANY, configuration
-from .launch import divide_up, on
+from .launch import divide_up, launch, on
 from .layer_norm import mean_and_rstd
 from .partial_sums import partial_count, sum_columns, workspace
 from .random import dropout_arguments, keep_tile, load_state
@@ -154,10 +154,14 @@ def forward(
     threshold, keep_scale = dropout_arguments(dropout_p)
     c = configuration("embedding_forward", word.device)
     with on(word.device):
-        forward_kernel[(divide_up(rows, c.block_m),)](
-            *ids, *parameters, rng, y, mean, rstd, eps, keep_scale, threshold, site, rows, columns, parts,
-            BLOCK_M=c.block_m, BLOCK_N=block_n, **c.options,
-        )  # fmt: skip
+        launch(
+            forward_kernel,
+            c,
+            (divide_up(rows, c.block_m),),
+            (*ids, *parameters, rng, y, mean, rstd),
+            (eps, keep_scale, threshold, site, rows),
+            (columns, parts, c.block_m, block_n),
+        )
     return y, mean, rstd
 
 
@@ -196,10 +200,14 @@ def backward(
     dsum = torch.empty((rows, columns), dtype=torch.float32, device=word.device)
     ids = torch.empty(3 * rows, dtype=torch.int32, device=word.device)
     with on(word.device):
-        backward_kernel[(programs,)](
-            *given, mean, rstd, rng, dsum, ids, sums, keep_scale, threshold, site, rows, word.shape[0],
-            position.shape[0], columns, parts, BLOCK_M=c.block_m, BLOCK_N=block_n, **c.options,
-        )  # fmt: skip
+        launch(
+            backward_kernel,
+            c,
+            (programs,),
+            (*given, mean, rstd, rng, dsum, ids, sums),
+            (keep_scale, threshold, site, rows, word.shape[0], position.shape[0]),
+            (columns, parts, c.block_m, block_n),
+        )
         sum_columns(sums, dweight, dbias)
         sum_by_id(dsum, ids, (dword, dposition, dtoken_type), padding_idx)
     return dword, dposition, dtoken_type, dweight, dbias

@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configurations import configuration
-from .launch import divide_up, on, power_of_two
+from .launch import divide_up, launch, on, power_of_two
 from .partial_sums import partial_count, sum_columns, workspace
 
 
@@ -85,9 +85,8 @@ def forward(x: Tensor, bias: Tensor | None) -> Tensor:
     c = configuration("gelu_forward", x.device)
     block_n = min(c.block_n, power_of_two(columns))
     with on(x.device):
-        forward_kernel[(divide_up(rows, c.block_m), divide_up(columns, block_n))](
-            x, bias, y, rows, columns, BLOCK_M=c.block_m, BLOCK_N=block_n, **c.options
-        )
+        grid = (divide_up(rows, c.block_m), divide_up(columns, block_n))
+        launch(forward_kernel, c, grid, (x, bias, y), (rows,), (columns, c.block_m, block_n))
     return y
 
 
@@ -110,9 +109,8 @@ def backward(grad: Tensor, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tens
     partials = blocks if bias is None else partial_count(blocks)
     sums = None if bias is None else workspace(1, partials, columns, x.device)
     with on(x.device):
-        backward_kernel[(partials, divide_up(columns, block_n))](
-            grad, x, bias, dx, sums, rows, columns, BLOCK_M=c.block_m, BLOCK_N=block_n, **c.options
-        )
+        grid = (partials, divide_up(columns, block_n))
+        launch(backward_kernel, c, grid, (grad, x, bias, dx, sums), (rows,), (columns, c.block_m, block_n))
         if sums is not None:
             sum_columns(sums, dbias)
     return dx, dbias

@@ -18,7 +18,7 @@ from .generator_head_chunks import backward_in_chunks
 from .generator_head_forward import GROUP, finish_kernel, noise_kernel, sweep_kernel
 from .generator_head_recompute import backward_by_recomputation
 from .generator_head_tiles import FLOAT16_PEAK, UNUSED, steps_per_part
-from .launch import divide_up, on, power_of_two
+from .launch import divide_up, launch, on, power_of_two
 
 NARROW = 128  # features, up to which the backward computes logits again instead of storing their gradients
 
@@ -67,18 +67,25 @@ def forward(
     kept_groups = torch.empty((2, parts, rows), dtype=torch.int32, device=device)
     noise = torch.empty((4 * calls, rows), dtype=torch.float32, device=device)
     with on(device):
-        noise_kernel[(divide_up(slots, 256), calls)](rng, noise, slots, rows, site, BLOCK_M=256, **finish.options)
-        sweep_kernel[(row_blocks, parts)](
-            hidden, weight, bias, targets, noise, partials, kept_groups, slots, columns, rows, steps, 1.0 / temperature,
-            FEATURES=features, TEMPERED=tempered, DISALLOW=disallow_correct, RESIDENT=resident,
-            BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=power_of_two(features, 16) if resident else c.block_k,
-            **c.options,
-        )  # fmt: skip
-        finish_kernel[(divide_up(slots, finish.block_m),)](
-            hidden, weight, bias, targets, rng, partials, kept_groups, loss, sampled, predicted, lse, slots, columns,
-            parts, rows, site, FEATURES=features, PARTS=power_of_two(parts), BLOCK_M=finish.block_m,
-            BLOCK_K=min(power_of_two(features), finish.block_k), **finish.options,
-        )  # fmt: skip
+        launch(noise_kernel, finish, (divide_up(slots, 256), calls), (rng, noise), (slots, site), (rows, 256))
+        block_k = power_of_two(features, 16) if resident else c.block_k
+        launch(
+            sweep_kernel,
+            c,
+            (row_blocks, parts),
+            (hidden, weight, bias, targets, noise, partials, kept_groups),
+            (slots, steps, 1.0 / temperature),
+            (columns, rows, features, tempered, disallow_correct, resident, c.block_m, c.block_n, block_k),
+        )
+        block_k = min(power_of_two(features), finish.block_k)
+        launch(
+            finish_kernel,
+            finish,
+            (divide_up(slots, finish.block_m),),
+            (hidden, weight, bias, targets, rng, partials, kept_groups, loss, sampled, predicted, lse),
+            (slots, parts, rows, site),
+            (columns, features, power_of_two(parts), finish.block_m, block_k),
+        )
     return loss, sampled, predicted, lse
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .configurations import Configuration
 from .generator_head_tiles import UNUSED, load_slots, logits_tile
-from .launch import divide_up
+from .launch import divide_up, launch
 from .partial_sums import sum_columns
 
 CHUNK_BYTES = 128 << 20
@@ -40,8 +40,8 @@ def gradient_kernel(
     sums,
     slots,
     columns,
-    pitch,
     begin,
+    pitch,
     FEATURES: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -131,7 +131,7 @@ def backward_in_chunks(
     dhidden, dweight, dbias = gradients
     (slots, features), columns = hidden.shape, weight.shape[0]
     c, p = of_gradient, of_product
-    blocks_of_product = {"BLOCK_M": p.block_m, "BLOCK_N": p.block_n, "BLOCK_K": p.block_k}
+    blocks_of_product = (p.block_m, p.block_n, p.block_k)
     pitch = chunk_columns(slots, columns, max(c.block_n, p.block_m), hidden.element_size())
     blocks, feature_blocks = divide_up(slots, c.block_m), divide_up(features, p.block_n)
     stored = torch.empty((slots, pitch), dtype=hidden.dtype, device=hidden.device)
@@ -140,16 +140,29 @@ def backward_in_chunks(
         here = slice(first, min(first + pitch, columns))
         width = here.stop - first
         sums = torch.empty((1, blocks, width), dtype=torch.float32, device=hidden.device)
-        gradient_kernel[(blocks, pitch // c.block_n)](
-            grad, hidden, weight[here], bias[here], targets, lse, scale, stored, sums, slots, width, pitch, first,
-            FEATURES=features, BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=c.block_k, **c.options,
-        )  # fmt: skip
+        launch(
+            gradient_kernel,
+            c,
+            (blocks, pitch // c.block_n),
+            (grad, hidden, weight[here], bias[here], targets, lse, scale, stored, sums),
+            (slots, width, first),
+            (pitch, features, c.block_m, c.block_n, c.block_k),
+        )
         sum_columns(sums, dbias[here])
-        product_kernel[(feature_blocks, divide_up(slots, p.block_m))](
-            stored, weight[here], scale, added if first > 0 else None, dhidden if here.stop == columns else added,
-            slots, width, pitch, FEATURES=features, TRANSPOSED=False, **blocks_of_product, **p.options,
-        )  # fmt: skip
-        product_kernel[(feature_blocks, divide_up(width, p.block_m))](
-            stored, hidden, scale, None, dweight[here], width, slots, pitch,
-            FEATURES=features, TRANSPOSED=True, **blocks_of_product, **p.options,
-        )  # fmt: skip
+        previous, out = added if first > 0 else None, dhidden if here.stop == columns else added
+        launch(
+            product_kernel,
+            p,
+            (feature_blocks, divide_up(slots, p.block_m)),
+            (stored, weight[here], scale, previous, out),
+            (slots, width),
+            (pitch, features, False, *blocks_of_product),
+        )
+        launch(
+            product_kernel,
+            p,
+            (feature_blocks, divide_up(width, p.block_m)),
+            (stored, hidden, scale, None, dweight[here]),
+            (width, slots),
+            (pitch, features, True, *blocks_of_product),
+        )

@@ -40,7 +40,7 @@ def log2_exponential(word):
 
 
 @triton.jit(do_not_specialize=["slots", "site"])
-def noise_kernel(rng, noise, slots, rows, site, BLOCK_M: tl.constexpr):
+def noise_kernel(rng, noise, slots, site, rows, BLOCK_M: tl.constexpr):
     """`log2_exponential` of four groups of BLOCK_M slots, one call a slot, in ``noise [4·num_programs(1), rows]``."""
     slot = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     call = tl.program_id(1)
@@ -109,10 +109,10 @@ def sweep_kernel(
     partials,
     kept_groups,
     slots,
-    columns,
-    rows,
     steps,
     inverse_temperature,
+    columns,
+    rows,
     FEATURES: tl.constexpr,
     TEMPERED: tl.constexpr,
     DISALLOW: tl.constexpr,
@@ -219,10 +219,10 @@ def finish_kernel(
     predicted,
     lse,
     slots,
-    columns,
     parts,
     rows,
     site,
+    columns,
     FEATURES: tl.constexpr,
     PARTS: tl.constexpr,
     BLOCK_M: tl.constexpr,

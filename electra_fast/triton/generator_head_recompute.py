@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .configurations import Configuration, configuration
 from .generator_head_tiles import FLOAT16_PEAK, LOG2_E, UNUSED, load_bias, load_slots, load_tile, steps_per_part
-from .launch import divide_up, power_of_two
+from .launch import divide_up, launch, power_of_two
 
 
 @triton.jit(do_not_specialize=["slots", "steps"])
@@ -36,8 +36,8 @@ def dhidden_kernel(
     lse,
     out,
     slots,
-    columns,
     steps,
+    columns,
     FEATURES: tl.constexpr,
     SCALE: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -119,7 +119,7 @@ def dweight_kernel(
 
 
 @triton.jit(do_not_specialize=["parts"])
-def add_parts_kernel(partials, out, elements, parts, BLOCK: tl.constexpr):
+def add_parts_kernel(partials, out, parts, elements, BLOCK: tl.constexpr):
     """``out = partials[0] + partials[1] + …``, in this order."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = place < elements
@@ -147,16 +147,25 @@ def backward_by_recomputation(
     steps = steps_per_part(row_blocks, tiles)
     parts = divide_up(tiles, steps)
     out = dhidden if parts == 1 else torch.empty((parts, *hidden.shape), dtype=torch.float32, device=hidden.device)
-    dhidden_kernel[(row_blocks, parts)](
-        *inputs, out, slots, columns, steps, FEATURES=features, SCALE=1.0 if scale is None else float(FLOAT16_PEAK),
-        BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=width, **c.options,
-    )  # fmt: skip
+    launch(
+        dhidden_kernel,
+        c,
+        (row_blocks, parts),
+        (*inputs, out),
+        (slots, steps),
+        (columns, features, 1.0 if scale is None else float(FLOAT16_PEAK), c.block_m, c.block_n, width),
+    )
     if parts > 1:
         elements = hidden.numel()
         c = configuration("generator_head_add_parts", hidden.device)
-        add_parts_kernel[(divide_up(elements, c.block_n),)](out, dhidden, elements, parts, BLOCK=c.block_n, **c.options)
+        grid = (divide_up(elements, c.block_n),)
+        launch(add_parts_kernel, c, grid, (out, dhidden), (parts,), (elements, c.block_n))
     c = of_dweight
-    dweight_kernel[(divide_up(columns, c.block_n),)](
-        *inputs, scale, dweight, dbias, slots, columns, FEATURES=features,
-        BLOCK_M=c.block_m, BLOCK_N=c.block_n, BLOCK_K=width, **c.options,
-    )  # fmt: skip
+    launch(
+        dweight_kernel,
+        c,
+        (divide_up(columns, c.block_n),),
+        (*inputs, scale, dweight, dbias),
+        (slots,),
+        (columns, features, c.block_m, c.block_n, width),
+    )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .columns import load_parts, load_vector, split, store_parts
 from .configurations import ANY, configuration
-from .launch import divide_up, on
+from .launch import divide_up, launch, on
 from .partial_sums import partial_count, sum_columns, workspace
 from .random import dropout_arguments, keep_tile, load_state
 
@@ -163,10 +163,14 @@ def forward(
     threshold, keep_scale = dropout_arguments(dropout_p)
     c = configuration("layer_norm_forward", x.device)
     with on(x.device):
-        forward_kernel[(divide_up(rows, c.block_m),)](
-            x, x_bias, residual, weight, bias, rng, y, None if plain else total, mean, rstd, eps, keep_scale, threshold,
-            site, rows, columns, parts, BLOCK_M=c.block_m, BLOCK_N=block_n, **c.options,
-        )  # fmt: skip
+        launch(
+            forward_kernel,
+            c,
+            (divide_up(rows, c.block_m),),
+            (x, x_bias, residual, weight, bias, rng, y, None if plain else total, mean, rstd),
+            (eps, keep_scale, threshold, site, rows),
+            (columns, parts, c.block_m, block_n),
+        )
     return y, total, mean, rstd
 
 
@@ -200,11 +204,14 @@ def backward(
         programs = partial_count(divide_up(rows, c.block_m))
         sums = workspace(len(vectors), programs, columns, total.device)
         with on(total.device):
-            backward_kernel[(programs,)](
-                grad, total, mean, rstd, weight, rng, None if rng is None else dx, dresidual, sums, keep_scale,
-                threshold, site, rows, columns, parts, x_bias is not None, BLOCK_M=c.block_m, BLOCK_N=block_n,
-                **c.options,
-            )  # fmt: skip
+            launch(
+                backward_kernel,
+                c,
+                (programs,),
+                (grad, total, mean, rstd, weight, rng, None if rng is None else dx, dresidual, sums),
+                (keep_scale, threshold, site, rows),
+                (columns, parts, x_bias is not None, c.block_m, block_n),
+            )
             sum_columns(sums, *gradients)
     dweight, dbias = gradients[:2]
     return dx, dresidual, gradients[2] if x_bias is not None else total.new_empty(0), dweight, dbias

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configurations import configuration
-from .launch import divide_up, on
+from .launch import divide_up, launch, on
 from .random import load_state, word_at
 
 NEVER = tl.constexpr(2**32)  # the word of a token that cannot be chosen
@@ -73,9 +73,9 @@ def number_to_choose(length, candidates, probability_bits, max_per_sequence):
     return tl.where(length > 0, number, 0)
 
 
-@triton.jit(do_not_specialize=["probability_bits", "max_per_sequence", "sequences"])
+@triton.jit(do_not_specialize=["max_per_sequence", "sequences", "probability_bits"])
 def choose_kernel(
-    words, cu_seqlens, chosen, candidates, probability_bits, max_per_sequence, sequences,
+    words, cu_seqlens, chosen, candidates, max_per_sequence, sequences, probability_bits,
     WITH_REPLACEMENT: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Program b: sequence b. ``chosen [3, B]``: its k, and
@@ -107,10 +107,10 @@ def choose_kernel(
         tl.store(chosen + 2 * sequences + sequence, number - count_below(words, begin, end, low, BLOCK_N))
 
 
-@triton.jit(do_not_specialize=["mask_id", "slots", "decide", "sequences", "site"])
+@triton.jit(do_not_specialize=["mask_id", "slots", "sequences", "site", "decide"])
 def write_kernel(
-    input_ids, cu_seqlens, words, chosen, last_slots, rng, masked_ids, positions, targets, mask_id, slots, decide,
-    sequences, site, BLOCK_N: tl.constexpr,
+    input_ids, cu_seqlens, words, chosen, last_slots, rng, masked_ids, positions, targets, mask_id, slots,
+    sequences, site, decide, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Program b: sequence b, without replacement. Its slots begin at ``last_slots[b] - k``."""
     sequence = tl.program_id(0)
@@ -135,10 +135,10 @@ def write_kernel(
         tl.store(masked_ids + token, tl.zeros_like(word) + mask_id, mask=hide)
 
 
-@triton.jit(do_not_specialize=["mask_id", "slots", "decide", "sequences", "site"])
+@triton.jit(do_not_specialize=["mask_id", "slots", "sequences", "site", "decide"])
 def draw_kernel(
-    input_ids, cu_seqlens, candidates, chosen, last_slots, rng, masked_ids, positions, targets, mask_id, slots, decide,
-    sequences, site, BLOCK_N: tl.constexpr,
+    input_ids, cu_seqlens, candidates, chosen, last_slots, rng, masked_ids, positions, targets, mask_id, slots,
+    sequences, site, decide, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Program b: sequence b, with replacement: a slot for each draw, from ``last_slots[b] - k`` on."""
     sequence = tl.program_id(0)
@@ -187,21 +187,33 @@ def forward(
     decide = math.floor(replace_probability * 2**32)
     probability_bits = struct.unpack("<q", struct.pack("<d", probability))[0]
     c = configuration("integers", device)
-    block, one_rounding_each = c.block_n, c.options | {"enable_fp_fusion": False}
+    block = c.block_n
     with on(device):
-        prepare_kernel[(divide_up(max(tokens, slots), block),)](
-            input_ids, special_ids, rng, masked_ids, words, positions, targets, tokens, special_ids.shape[0], slots,
-            site, with_replacement, BLOCK_N=block, **c.options,
-        )  # fmt: skip
+        launch(
+            prepare_kernel,
+            c,
+            (divide_up(max(tokens, slots), block),),
+            (input_ids, special_ids, rng, masked_ids, words, positions, targets),
+            (tokens, special_ids.shape[0], slots, site),
+            (with_replacement, block),
+        )
         if tokens and sequences:
-            choose_kernel[(sequences,)](
-                words, cu_seqlens, chosen, candidates, probability_bits, max_per_sequence, sequences, with_replacement,
-                BLOCK_N=block, **one_rounding_each,
-            )  # fmt: skip
+            launch(
+                choose_kernel,
+                configuration("integers", device, "rounded"),
+                (sequences,),
+                (words, cu_seqlens, chosen, candidates),
+                (max_per_sequence, sequences),
+                (probability_bits, with_replacement, block),
+            )
             last_slots = chosen[0].cumsum(0)
             write, listed = (draw_kernel, candidates) if with_replacement else (write_kernel, words)
-            write[(sequences,)](
-                input_ids, cu_seqlens, listed, chosen, last_slots, rng, masked_ids, positions, targets, mask_id, slots,
-                decide, sequences, site, BLOCK_N=block, **c.options,
-            )  # fmt: skip
+            launch(
+                write,
+                c,
+                (sequences,),
+                (input_ids, cu_seqlens, listed, chosen, last_slots, rng, masked_ids, positions, targets),
+                (mask_id, slots, sequences, site),
+                (decide, block),
+            )
     return masked_ids, positions, targets

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configurations import configuration
-from .launch import divide_up
+from .launch import divide_up, launch
 
 MOST_PARTIALS = 512  # programs of 4 warps: four on each of 128 multiprocessors, and 1 % of the traffic at 65536 rows
 
@@ -53,9 +53,8 @@ def sum_columns(sums: Tensor, *outputs: Tensor) -> None:
     _, partials, columns = sums.shape
     c = configuration("column_sums", sums.device)
     first, second, third = (*outputs, None, None)[:3]
-    column_sums_kernel[(divide_up(columns, c.block_n), len(outputs))](
-        sums, first, second, third, partials, columns, BLOCK_M=c.block_m, BLOCK_N=c.block_n, **c.options
-    )
+    grid = (divide_up(columns, c.block_n), len(outputs))
+    launch(column_sums_kernel, c, grid, (sums, first, second, third), (partials,), (columns, c.block_m, c.block_n))
 
 
 def workspace(outputs: int, partials: int, columns: int, device: torch.device) -> Tensor:

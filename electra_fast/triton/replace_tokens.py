@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configurations import configuration
-from .launch import divide_up, on
+from .launch import divide_up, launch, on
 
 
 @triton.jit(do_not_specialize=["tokens", "slots"])
@@ -54,10 +54,8 @@ def forward(input_ids: Tensor, positions: Tensor, targets: Tensor, sampled: Tens
     c = configuration("integers", input_ids.device)
     with on(input_ids.device):
         if slots:
-            collect_kernel[(divide_up(slots, c.block_n),)](
-                positions, targets, sampled, sums, tokens, slots, BLOCK_N=c.block_n, **c.options
-            )
-        write_kernel[(divide_up(tokens, c.block_n),)](
-            input_ids, sums, corrupted, labels, tokens, BLOCK_N=c.block_n, **c.options
-        )
+            grid = (divide_up(slots, c.block_n),)
+            launch(collect_kernel, c, grid, (positions, targets, sampled, sums), (tokens, slots), (c.block_n,))
+        grid = (divide_up(tokens, c.block_n),)
+        launch(write_kernel, c, grid, (input_ids, sums, corrupted, labels), (tokens,), (c.block_n,))
     return corrupted, labels

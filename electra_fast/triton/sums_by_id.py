@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .configurations import configuration
-from .launch import divide_up, power_of_two
+from .launch import divide_up, launch, power_of_two
 
 CHUNK = 64  # at least 4: a level of n rows leaves 2 n / CHUNK
 
@@ -102,10 +102,14 @@ def sum_by_id(rows: Tensor, ids: Tensor, tables: tuple[Tensor, Tensor, Tensor], 
         last = chunks == 1
         next_rows = None if last else torch.empty((2 * chunks, columns), dtype=torch.float32, device=rows.device)
         next_ids = None if last else torch.empty(2 * chunks, dtype=torch.int32, device=rows.device)
-        sums_by_id_kernel[(chunks, divide_up(columns, block_n))](
-            rows, ids, order, next_rows, next_ids, *tables, count, tokens, words, positions, padding_idx, columns, last,
-            CHUNK, BLOCK_N=block_n, **c.options,
-        )  # fmt: skip
+        launch(
+            sums_by_id_kernel,
+            c,
+            (chunks, divide_up(columns, block_n)),
+            (rows, ids, order, next_rows, next_ids, *tables),
+            (count, tokens, words, positions, padding_idx),
+            (columns, last, CHUNK, block_n),
+        )
         if last:
             return
         rows, ids, order = next_rows, next_ids, None

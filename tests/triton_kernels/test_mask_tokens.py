@@ -107,12 +107,12 @@ def test_equal_words(wanted, words, device) -> None:
     cu = torch.tensor([0, n], dtype=torch.int32, device=device)
     chosen = torch.empty((3, 1), dtype=torch.int64, device=device)
     nothing = torch.empty(0, dtype=torch.int32, device=device)
-    mask_tokens.choose_kernel[(1,)](held, cu, chosen, nothing, 0x3FF0000000000000, wanted, 1, False, BLOCK_N=4)
+    mask_tokens.choose_kernel[(1,)](held, cu, chosen, nothing, wanted, 1, 0x3FF0000000000000, False, BLOCK_N=4)
     ids = torch.arange(100, 101 + n, device=device)
     masked, positions, targets = ids.clone(), torch.full((n,), -1, device=device), torch.full((n,), -1, device=device)
     state = rng.make(1, 2, device)
     mask_tokens.write_kernel[(1,)](
-        ids, cu, held, chosen, chosen[0], state, masked, positions, targets, MASK, n, 2**32, 1, 0, BLOCK_N=4
+        ids, cu, held, chosen, chosen[0], state, masked, positions, targets, MASK, n, 1, 0, 2**32, BLOCK_N=4
     )
     expected = sorted(sorted(range(n), key=lambda t: (words[t], t))[:wanted])
     assert positions[:wanted].tolist() == expected
