@@ -123,7 +123,7 @@ def missing(op: str, device: str | None, dtypes: tuple[torch.dtype, ...]) -> str
         return error
     if device is not None and device not in _DEVICES:
         return f"triton kernels run on GPUs, not on {device} (for tests: TRITON_INTERPRET=1)"
-    wrong = [dtype for dtype in dtypes if dtype.is_floating_point and dtype not in DTYPES]
-    if wrong:
-        return f"triton kernels take float32, bfloat16 and float16, not {str(wrong[0]).removeprefix('torch.')}"
+    for dtype in dtypes:
+        if dtype not in DTYPES and dtype.is_floating_point:
+            return f"triton kernels take float32, bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
     return None
