@@ -133,6 +133,7 @@ def tests(out: Path) -> list[Result]:
         "tests-kernels": [
             *("tests/cuda", "--ignore=tests/cuda/test_attention.py", "--ignore=tests/cuda/test_generator_head.py"),
             *("--ignore=tests/cuda/test_compile.py", "--ignore=tests/cuda/test_on_gpu.py"),
+            "--ignore=tests/cuda/test_graph_on_gpu.py",
         ],
         "tests-triton": ["tests/triton_kernels"],
         "tests-rest": ["tests/nn", "tests/models", "tests/native", "tests/test_backends.py", "tests/test_optim.py"],
@@ -141,7 +142,9 @@ def tests(out: Path) -> list[Result]:
     # Graphs, streams and the hundred runs have the GPU for themselves.
     return [
         *together(tasks, out),
-        *together([Task("tests-on-gpu", [*pytest, "tests/cuda/test_on_gpu.py"], 120)], out),
+        *together(
+            [Task("tests-on-gpu", [*pytest, "tests/cuda/test_on_gpu.py", "tests/cuda/test_graph_on_gpu.py"], 150)], out
+        ),
     ]
 
 

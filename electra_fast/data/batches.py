@@ -69,6 +69,16 @@ class PackedBatch:
         tensors = {f.name: v for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **{name: getattr(tensor, method)(*args, **options) for name, tensor in tensors.items()})
 
+    def clone(self) -> PackedBatch:
+        """A batch in memory of its own."""
+        return self._with_tensors("clone")
+
+    def copy_(self, other: PackedBatch, non_blocking: bool = False) -> None:
+        """Take over the tensors of another batch of the same shape, in place; the two counts stay as they are."""
+        for field in fields(self):
+            if isinstance(mine := getattr(self, field.name), Tensor):
+                mine.copy_(getattr(other, field.name), non_blocking=non_blocking)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
         """The batch on ``device``; with ``non_blocking`` the copy from pinned memory runs beside the host."""
         return self._with_tensors("to", device, non_blocking=non_blocking)

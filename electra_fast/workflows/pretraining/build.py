@@ -23,13 +23,14 @@ from electra_fast.nn import Encoder
 from electra_fast.optim import ElectraAdam, parameter_groups
 
 from .checkpoint import TENSORS
+from .graph import choose_update
 from .metrics import RunningMetrics
 from .options import PretrainOptions
 from .parallel import copy_whole_, is_spread, spread
 from .ranks import ALONE, Ranks
 from .sharded import read_sharded
 from .start import Start
-from .step import TrainingState, forward, next_batch
+from .step import TrainingState, forward, read_batch, to_device
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 _NETWORK = frozenset(f.name for f in dataclasses.fields(ElectraConfig))
@@ -193,6 +194,7 @@ def build(
         accumulation=accumulation,
         autocast=AUTOCAST[options.precision],
         ranks=ranks,
+        update=choose_update(options, device, ranks),
     )
     if isinstance(network, DistributedDataParallel):
         _settle_buckets(state)
@@ -205,7 +207,7 @@ def _settle_buckets(state: TrainingState) -> None:
     It lays them out anew after the first backward pass, and a sum over more than two processes depends in its last bits
     on where in a bucket a gradient lies: without this, the first step of a resumed run would differ.
     """
-    forward(state, next_batch(state)).loss.backward()
+    forward(state, to_device(read_batch(state), state.device)).loss.backward()
     state.optimizer.zero_grad()
     state.metrics.reset()
     state.batches.reset()

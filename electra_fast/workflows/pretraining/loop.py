@@ -34,6 +34,7 @@ from .checkpoint import CheckpointDirectory
 from .display import Display
 from .evaluate import Evaluation
 from .finish import finish
+from .graph import GraphedUpdate, why_no_graph
 from .journal import Journal
 from .layout import CHECKPOINTS_NAME
 from .options import PretrainOptions
@@ -115,6 +116,10 @@ class TrainingLoop:
             interrupt = stack.enter_context(DeferredSignals(_NOTICE if first else ""))
             for note in self.notes:
                 self.display.say(note)
+            if isinstance(state.update, GraphedUpdate):
+                state.update.say = self.display.say
+            elif options.cuda_graph == "auto" and state.device.type == "cuda":
+                self.display.say(f"no CUDA graph: {why_no_graph(options, state.device, self.ranks)}")
             peak = matrix_peak(state.device, state.autocast or torch.float32)
             self.display.say(str(peak))
             self.speed = Speed(state.pair.config, peak, self._waited(), self.ranks.size)

@@ -26,6 +26,7 @@ CHANGEABLE = frozenset(
         "output",
         "threads",
         "activation_checkpointing",
+        "cuda_graph",
         "log_every",
         "eval_every",
         "eval_batches",
@@ -78,6 +79,12 @@ class PretrainOptions:
     device: str = _option("Run", "cpu, cuda, cuda:1, … or auto: a GPU if there is one.", "auto")
     threads: int | None = _option("Run", "CPU threads. Default: torch's. Bit-equal results need an equal number.")
     compile: bool = _option("Run", "Compile the model with torch.compile.", False)
+    cuda_graph: str = _option(
+        "Run",
+        "Record a step as a CUDA graph and replay it; auto: on a GPU, unless compiled or shared by several processes.",
+        "auto",
+        choices=("auto", "on", "off"),
+    )
     activation_checkpointing: int = _option(
         "Run", "Every so many layers, compute one's activations again in backward to save memory; 1: all, 0: none.", 0
     )

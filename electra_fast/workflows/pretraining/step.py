@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from electra_fast.rng import advance_
 from .metrics import RunningMetrics
 from .parallel import is_spread, reducing
 from .ranks import ALONE, Ranks
+
+Update = Callable[["TrainingState", Sequence[PackedBatch]], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -34,6 +36,7 @@ class TrainingState:
         accumulation: batches that this process contributes to an optimiser step.
         autocast: bfloat16, or None for float32 throughout.
         ranks: the processes that share the step.
+        update: `eager_update`, or the same as a graph (`graph.GraphedUpdate`).
         step: optimiser steps done.
     """
 
@@ -48,6 +51,7 @@ class TrainingState:
     accumulation: int
     autocast: torch.dtype | None
     ranks: Ranks = ALONE
+    update: Update = field(default_factory=lambda: eager_update)
     step: int = 0
 
     @property
@@ -72,7 +76,19 @@ def training_step(state: TrainingState) -> tuple[Tensor, Tensor]:
         )
     )
     state.pair.anneal(state.step)
-    batches = [next_batch(state) for _ in range(state.accumulation)]
+    loss, norm = state.update(state, [read_batch(state) for _ in range(state.accumulation)])
+    state.metrics.end_step(loss, norm)
+    state.step += 1
+    return loss, norm
+
+
+def eager_update(state: TrainingState, batches: Sequence[PackedBatch]) -> tuple[Tensor, Tensor]:
+    """`update` with the host's batches, kernel by kernel."""
+    return update(state, [to_device(batch, state.device) for batch in batches])
+
+
+def update(state: TrainingState, batches: Sequence[PackedBatch]) -> tuple[Tensor, Tensor]:
+    """The device's part of a step: it reads and writes nothing of the host's, so that it can be recorded (`graph`)."""
     masked, normalizers = _masks_and_counts(state, batches)
     share = torch.zeros((), device=state.device)
     for number, (batch, masks) in enumerate(zip(batches, masked, strict=True), start=1):
@@ -84,10 +100,8 @@ def training_step(state: TrainingState) -> tuple[Tensor, Tensor]:
         advance_(state.rng, state.ranks.size)
 
     loss, norm = _totals(state, share)
-    state.optimizer.step(grad_scale=clip_factor(norm, recipe.clip_norm))
+    state.optimizer.step(grad_scale=clip_factor(norm, state.recipe.clip_norm))
     state.optimizer.zero_grad()
-    state.metrics.end_step(loss, norm)
-    state.step += 1
     return loss, norm
 
 
@@ -116,15 +130,20 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-def next_batch(state: TrainingState) -> PackedBatch:
-    """This process's next batch, counted and on its way to the device."""
+def read_batch(state: TrainingState) -> PackedBatch:
+    """This process's next batch, counted, in the host's memory."""
     batch = next(state.batches)
     state.metrics.count(batch)
-    return batch if state.device.type == "cpu" else batch.pin_memory().to(state.device, non_blocking=True)
+    return batch
+
+
+def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
+    """The batch, on its way to the device."""
+    return batch if device.type == "cpu" else batch.pin_memory().to(device, non_blocking=True)
 
 
 def _masks_and_counts(
-    state: TrainingState, batches: list[PackedBatch]
+    state: TrainingState, batches: Sequence[PackedBatch]
 ) -> tuple[list[MaskedTokens | None], tuple[Tensor, Tensor] | None]:
     """The masks of all batches and what their losses are divided by: masked tokens and tokens of the whole step.
 
