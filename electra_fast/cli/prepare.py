@@ -54,7 +54,7 @@ def prepare(
             "--input",
             "-i",
             help="Text: a file, a directory (recursive) or a quoted pattern; may be given several times. "
-            ".txt, .jsonl and .parquet, the first two also as .gz, .xz, .zst, .bz2.",
+            ".txt, .jsonl, .parquet and .arrow, the first two also as .gz, .xz, .zst, .bz2.",
             show_default=False,
         ),
     ],
@@ -131,7 +131,7 @@ def prepare(
         typer.Option(help="What ends a document of plain text; the end of a file always does.", rich_help_panel="Text"),
     ] = Documents.blank_line,
     text_field: Annotated[
-        str, typer.Option(help="Field of a jsonl row, or column of a parquet file.", rich_help_panel="Text")
+        str, typer.Option(help="Field of a jsonl row, or column of a parquet or Arrow file.", rich_help_panel="Text")
     ] = "text",
     encoding: Annotated[
         str, typer.Option(help="Of plain text, for instance utf-8 or latin-1.", rich_help_panel="Text")

@@ -1,8 +1,8 @@
 """From files to documents: a stream of pieces of text, none longer than a limit, with the document each belongs to.
 
-A document ends at a blank line or at the end of its file (plain text), or is a row (jsonl, parquet). Documents are
-numbered in the order of the input. A document longer than ``part_characters`` comes in parts, cut at line ends; a line
-longer than that is cut at a space. So memory stays bounded whatever the input, and where a part begins and ends depends
+A document ends at a blank line or at the end of its file (plain text), or is a row (jsonl, parquet, Arrow). Documents
+are numbered in the order of the input. A document longer than ``part_characters`` comes in parts, cut at line ends; a
+line longer than that is cut at a space. So memory stays bounded whatever the input, and where a part begins and ends depends
 on the text alone.
 """
 
@@ -15,7 +15,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from electra_fast.data.sources import ByteStream, Source, optional_module
+from electra_fast.data.columns import column_rows
+from electra_fast.data.sources import ByteStream, Source
 from electra_fast.errors import ConfigError, CorpusError
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
@@ -29,8 +30,8 @@ class ReadOptions:
 
     Attributes:
         documents: "blank-line" (a blank line or the end of the file ends a document) or "file" (only the latter).
-        text_field: field of a jsonl row, column of a parquet file.
-        encoding: of plain text; jsonl and parquet are UTF-8.
+        text_field: field of a jsonl row, column of a parquet or Arrow file.
+        encoding: of plain text; jsonl, parquet and Arrow are UTF-8.
         errors: "strict" (bytes that do not decode are an error) or "replace".
         part_characters: longest piece of a document that is handed on at once.
     """
@@ -116,8 +117,9 @@ class DocumentReader:
 
     def _pieces(self, source: Source, before: int) -> Iterator[_Piece]:
         limit = self.options.part_characters
-        if source.format == "parquet":
-            for text in self._parquet_rows(source, before):
+        if source.format in ("parquet", "arrow"):
+            for text, share in column_rows(source, self.options.text_field, self.options.errors):
+                self.bytes_done = before + int(share * source.bytes)
                 yield from cut_documents([text], None, limit)
             return
         with ByteStream(source) as stream:
@@ -194,42 +196,6 @@ class DocumentReader:
                 ) from None
             return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return text
-
-    def _parquet_rows(self, source: Source, before: int) -> Iterator[str]:
-        parquet = optional_module("pyarrow.parquet", "a parquet file")
-        arrow = optional_module("pyarrow", "a parquet file")
-        field = self.options.text_field
-        try:
-            with parquet.ParquetFile(source.path) as file:
-                schema = file.schema_arrow
-                if field not in schema.names:
-                    raise CorpusError(
-                        f"{source.path} has no column {field!r} (it has: {', '.join(schema.names)}). "
-                        "Name the column with --text-field"
-                    )
-                kind = schema.field(field).type
-                kind = kind.value_type if arrow.types.is_dictionary(kind) else kind
-                if not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
-                    raise CorpusError(f"{source.path}: column {field!r} holds {kind}, expected strings")
-                done, rows = 0, max(1, file.metadata.num_rows)
-                for batch in file.iter_batches(batch_size=256, columns=[field]):
-                    for value in batch.column(0).cast(kind).cast(arrow.large_binary()).to_pylist():
-                        done += 1
-                        if value is not None:
-                            yield self._decode_row(value, source, done)
-                    self.bytes_done = before + source.bytes * done // rows
-        except (arrow.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise CorpusError(f"{source.path} is damaged, or not a parquet file: {reason}") from None
-
-    def _decode_row(self, value: bytes, source: Source, row: int) -> str:
-        try:
-            return value.decode("utf-8", self.options.errors)
-        except UnicodeDecodeError as error:
-            raise CorpusError(
-                f"{source.path}, row {row}: byte 0x{value[error.start]:02x} at offset {error.start} of the text is not "
-                "utf-8. Use --errors replace to go on"
-            ) from None
 
 
 def _undecodable(source: Source, encoding: str, offset: int, error: UnicodeDecodeError) -> CorpusError:

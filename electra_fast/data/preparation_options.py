@@ -20,7 +20,8 @@ class PrepareOptions:
     """What to prepare, and how. All but ``output``, ``workers`` and ``overwrite`` decide the bytes written.
 
     Attributes:
-        inputs: files, directories or glob patterns: text, jsonl, parquet, plain or compressed (.gz, .xz, .zst, .bz2).
+        inputs: files, directories or glob patterns: text, jsonl (both also as .gz, .xz, .zst,
+            .bz2), parquet, Arrow.
         output: directory for the corpus.
         tokenizer: vocab.txt, tokenizer.json or Hugging Face directory; None trains a WordPiece on the text.
         vocab_size, min_frequency, sample_characters: see `TokenizerOptions`; only for training (None: its defaults).

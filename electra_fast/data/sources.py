@@ -17,14 +17,17 @@ from typing import BinaryIO, Protocol
 from electra_fast.errors import CorpusError
 
 BLOCK_BYTES = 1 << 20
-_FORMATS = {".txt": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_FORMATS = {
+    **{".txt": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl"},
+    **{".parquet": "parquet", ".arrow": "arrow"},
+}
 _COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
 _LARGEST_WINDOW = 1 << 31  # what `zstd --long=31` makes; unless told, the library refuses more than 128 MiB
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input file. ``format`` is text, jsonl or parquet; ``compression`` a suffix like ".gz", or empty."""
+    """One input file. ``format`` is text, jsonl, parquet or arrow; ``compression`` a suffix like ".gz", or empty."""
 
     path: Path
     format: str
@@ -49,7 +52,8 @@ def find_sources(inputs: Sequence[str | Path], *, exclude: Path | None = None) -
     """Files, directories (recursive, hidden files left out) and glob patterns, each in sorted order.
 
     A file that is named, or matched by a pattern, is read whatever its name; plain text is assumed where the name says
-    nothing else. From a directory only names without a suffix and .txt, .text, .jsonl, .ndjson, .parquet are taken,
+    nothing else. From a directory only names without a suffix and .txt, .text, .jsonl, .ndjson, .parquet, .arrow are
+    taken,
     the first four also with .gz, .xz, .zst or .bz2 behind them.
 
     Args:
@@ -69,7 +73,7 @@ def find_sources(inputs: Sequence[str | Path], *, exclude: Path | None = None) -
             if not taken:
                 seen = ", ".join(sorted({name.suffix for name in found})[:8]) or "no file at all"
                 raise CorpusError(
-                    f"directory {path} holds no .txt, .jsonl or .parquet file (found: {seen}). "
+                    f"directory {path} holds no .txt, .jsonl, .parquet or .arrow file (found: {seen}). "
                     f"Name other files by a pattern, for instance --input '{path}/*.md'"
                 )
             paths += taken
@@ -113,8 +117,8 @@ def _looks_like_text(path: Path) -> bool:
 def _describe(path: Path) -> Source:
     suffix, compression = _split_name(path)
     form = _FORMATS.get(suffix, "text")
-    if form == "parquet" and compression:
-        raise CorpusError(f"{path}: parquet is compressed inside; unpack the {compression} file first")
+    if form in ("parquet", "arrow") and compression:
+        raise CorpusError(f"{path}: {form} is compressed inside; unpack the {compression} file first")
     status = path.stat()
     return Source(path, form, compression, status.st_size, status.st_mtime_ns)
 

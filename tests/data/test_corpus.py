@@ -206,6 +206,32 @@ def test_damaged_parquet(tmp_path, arrow):
         read(path)
 
 
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_arrow(tmp_path, arrow, form):
+    """The stream format is what Hugging Face datasets writes; rows in several batches, more than are taken at once."""
+    table = arrow.table({"text": [f"row {i}" if i % 7 else None for i in range(900)], "id": list(range(900))})
+    new = arrow.ipc.new_stream if form == "stream" else arrow.ipc.new_file
+    with new(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=400)
+    assert documents(tmp_path / "a.arrow") == [[f"row {i}"] for i in range(900) if i % 7]
+    with pytest.raises(CorpusError, match=r"has no column 'body' \(it has: text, id\)"):
+        read(tmp_path / "a.arrow", text_field="body")
+    with pytest.raises(CorpusError, match="column 'id' holds int64, expected strings"):
+        read(tmp_path / "a.arrow", text_field="id")
+    (tmp_path / "a.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:-3000])
+    with pytest.raises(CorpusError, match="is damaged, or not an Arrow file"):
+        read(tmp_path / "a.arrow")
+
+
+def test_a_directory_of_hugging_face_datasets(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs the optional package datasets")
+    datasets.Dataset.from_dict({"text": ["one", "two\nlines", "three"]}).save_to_disk(tmp_path / "saved", num_shards=2)
+    found = find_sources([tmp_path / "saved"])
+    parts = [part for part, _ in DocumentReader(found.files, ReadOptions()).parts()]
+    assert [part.text for part in parts] == ["one", "two\nlines", "three"]
+    assert {path.suffix for path in found.skipped} == {".json"}
+
+
 def test_long_documents_come_in_parts_cut_at_line_ends(tmp_path):
     lines = [f"line {number}" for number in range(100)]
     path = write(tmp_path / "a.txt", "\n".join(lines) + "\n\nnext\n")

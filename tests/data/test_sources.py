@@ -76,7 +76,7 @@ def test_the_output_is_no_input(tree):
     [
         (["missing.txt"], "input .*missing.txt does not exist"),
         (["*.nothing"], "no file matches"),
-        (["notes"], r"holds no \.txt, \.jsonl or \.parquet file \(found: \.md\)"),
+        (["notes"], r"holds no \.txt, \.jsonl, \.parquet or \.arrow file \(found: \.md\)"),
         (["empty"], "found: no file at all"),
         (["notes/a.md", "notes/*.md"], "given twice"),
         (["c.parquet.gz"], "parquet is compressed inside"),
