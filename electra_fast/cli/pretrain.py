@@ -75,7 +75,7 @@ def _parameters() -> Iterator[inspect.Parameter]:
     for field in dataclasses.fields(PretrainOptions):
         kind = hints[field.name]
         if field.name == "data":
-            kind = list[Path]
+            kind = list[str]
         elif field.name in PATHS:
             kind = Path
         elif field.name in ("max_time", "data_weights"):

@@ -138,7 +138,7 @@ class PackedBatches(Iterator[PackedBatch]):
         prefetch: int = 8,
         verify: bool = True,
     ) -> None:
-        self._native = _load_native()
+        self._native = load_native()
         _check_integers(tokens=(tokens, 1), max_sequences=(max_sequences, 1), window=(window, 1), epochs=(epochs, 1))
         _check_integers(rank=(rank, 0), world=(world, 1), threads=(threads, 1), prefetch=(prefetch, 1))
         _check_integers(pad_id=(pad_id, 0))
@@ -303,7 +303,8 @@ def _check_integers(bits: int = 31, **values: tuple[int | None, int]) -> None:
             raise ConfigError(f"{name} must be an integer, {least} <= {name} < 2^{bits}, got {value!r}")
 
 
-def _load_native() -> ModuleType:
+def load_native() -> ModuleType:
+    """The module that reads shards. ElectraError if it is not built."""
     try:
         return import_module("electra_fast._native")
     except ImportError as error:

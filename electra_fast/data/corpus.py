@@ -2,8 +2,8 @@
 
 A document ends at a blank line or at the end of its file (plain text), or is a row (jsonl, parquet, Arrow). Documents
 are numbered in the order of the input. A document longer than ``part_characters`` comes in parts, cut at line ends; a
-line longer than that is cut at a space. So memory stays bounded whatever the input, and where a part begins and ends depends
-on the text alone.
+line longer than that is cut at a space. So memory stays bounded whatever the input, and where a part begins and
+ends depends on the text alone.
 """
 
 from __future__ import annotations

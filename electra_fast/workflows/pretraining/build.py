@@ -15,6 +15,8 @@ from electra_fast import rng
 from electra_fast.data.batches import PackedBatches
 from electra_fast.data.manifest import Corpus, Manifest, content_hash, open_corpus
 from electra_fast.data.mixture import Mixture, mix
+from electra_fast.data.shard_shuffle import ShardShuffledBatches
+from electra_fast.data.shard_store import RemoteCorpus, is_url, open_remote_corpus
 from electra_fast.data.tokenizer import Tokenizer
 from electra_fast.data.words import word_starts
 from electra_fast.errors import CheckpointError, ConfigError, CorpusError
@@ -38,16 +40,25 @@ _RECIPE = frozenset(f.name for f in dataclasses.fields(PretrainingConfig))
 _WARMUP_SHARE = 10  # of the steps, at most, are warm-up unless it is given
 
 
-def open_training_corpus(directories: Sequence[Path], weights: Sequence[float] | None = None) -> Corpus:
+def open_training_corpus(
+    directories: Sequence[Path | str], weights: Sequence[float] | None = None, cache: Path | None = None
+) -> Corpus:
     """Open one prepared corpus, or several as a `Mixture`, every shard and the tokenizer compared with the manifest.
+
+    Of a corpus at a URL the shards are compared when they come to ``cache``.
 
     Raises:
         ShardError: unfinished, damaged, or the tokenizer beside the shards is not the one they were made with, or not
             that of the other corpora.
         ConfigError: the weights are not one positive number for each corpus.
     """
+    urls = [str(directory) for directory in directories if is_url(directory)]
+    if urls and (len(directories) > 1 or cache is None):
+        raise ConfigError(f"data {urls[0]} cannot be mixed with other corpora: copy it to a local disk")
+    if urls:
+        return open_remote_corpus(urls[0], cache)
     corpora = []
-    for directory in directories:
+    for directory in map(Path, directories):
         Manifest.load(directory)  # first, so that a directory that is no corpus is called that
         corpora.append(open_corpus(directory, tokenizer_hash=Tokenizer.load(directory / "tokenizer.json").hash))
     return corpora[0] if len(corpora) == 1 else mix(corpora, weights)
@@ -181,13 +192,12 @@ def build(
     )
     if start is not None:
         start.load_moments(pair, optimizer)
-    shares = {"rank": ranks.rank, "world": ranks.size}
     state = TrainingState(
         pair=pair,
         network=network,
         forward=torch.compile(network, dynamic=False) if options.compile else network,
         optimizer=optimizer,
-        batches=PackedBatches(corpus, "train", tokens=tokens, seed=options.seed, threads=1, verify=False, **shares),
+        batches=_batches(options, corpus, tokens, ranks),
         metrics=RunningMetrics(device, counts_steps=ranks.first),
         learning_rate=learning_rate,
         rng=rng.make(options.seed, ranks.rank, device),
@@ -199,6 +209,23 @@ def build(
     if isinstance(network, DistributedDataParallel):
         _settle_buckets(state)
     return state
+
+
+def _batches(
+    options: PretrainOptions, corpus: Corpus, tokens: int, ranks: Ranks
+) -> PackedBatches | ShardShuffledBatches:
+    """The training split in the order that was chosen. ConfigError if the corpus cannot be read so."""
+    order = {"tokens": tokens, "seed": options.seed, "rank": ranks.rank, "world": ranks.size, "threads": 1}
+    if options.shuffle == "shards":
+        if isinstance(corpus, Mixture):
+            raise ConfigError("shuffle must be global for several corpora: give one, or leave out --shuffle shards")
+        return ShardShuffledBatches(corpus, together=options.shuffle_shards, **order)
+    if isinstance(corpus, RemoteCorpus):
+        raise ConfigError(
+            f"shuffle must be shards for data at a URL ({corpus.url}), whose examples come in another order than of a "
+            "local copy: use --shuffle shards, or copy it to a local disk"
+        )
+    return PackedBatches(corpus, "train", verify=False, **order)
 
 
 def _settle_buckets(state: TrainingState) -> None:

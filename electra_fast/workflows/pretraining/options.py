@@ -23,6 +23,7 @@ from electra_fast.errors import ConfigError
 CHANGEABLE = frozenset(
     (
         "data",
+        "data_cache",
         "output",
         "threads",
         "activation_checkpointing",
@@ -39,7 +40,7 @@ CHANGEABLE = frozenset(
     )
 )
 
-PATHS = ("output", "init", "init_discriminator", "init_generator")
+PATHS = ("output", "data_cache", "init", "init_discriminator", "init_generator")
 
 
 def _option(
@@ -59,11 +60,21 @@ class PretrainOptions:
     """
 
     data: str | os.PathLike | tuple | list | None = _option(
-        "Run", "Directory that electra-fast prepare wrote; several to mix them (data_weights)."
+        "Run", "Directory (or fsspec URL) that electra-fast prepare wrote; several to mix them (data_weights)."
     )
     data_weights: str | tuple | list | None = _option(
         "Run",
         "Shares of the tokens of several corpora, as 0.7,0.3. Default: their sizes: all are read equally often.",
+    )
+    shuffle: str = _option(
+        "Run",
+        "Over the whole corpus, or over shuffle_shards shards at a time: for data at a URL, or larger than memory.",
+        "global",
+        choices=("global", "shards"),
+    )
+    shuffle_shards: int = _option("Run", "Shards shuffled together with shuffle shards; as many more are fetched.", 8)
+    data_cache: str | os.PathLike | None = _option(
+        "Run", "Local directory for shards of data at a URL (s3://…). Default: data-cache in the output."
     )
     output: str | os.PathLike | None = _option("Run", "Directory for checkpoints, metrics and the trained model.")
     model: str = _option(
@@ -256,10 +267,16 @@ class PretrainOptions:
         return Path(self.output)
 
     @property
-    def data_paths(self) -> tuple[Path, ...]:
+    def data_paths(self) -> tuple[Path | str, ...]:
+        """The corpora; of URLs as they were given."""
         if self.data is None:
             raise ConfigError("data is missing: name the directory that electra-fast prepare wrote (--data)")
-        return (Path(self.data),) if isinstance(self.data, str) else tuple(map(Path, self.data))
+        given = [self.data] if isinstance(self.data, str) else self.data
+        return tuple(path if "://" in path else Path(path) for path in given)
+
+    @property
+    def data_cache_path(self) -> Path:
+        return self.output_path / "data-cache" if self.data_cache is None else Path(self.data_cache)
 
     @property
     def data_name(self) -> str:
@@ -275,7 +292,7 @@ def _one_or_several(data: Any) -> str | list[str] | None:
         data = [data]
     if not data or not all(isinstance(path, (str, os.PathLike)) for path in data):
         raise ConfigError(f"data must be a directory or a list of directories, got {data!r}")
-    paths = [os.path.abspath(os.fspath(path)) for path in data]
+    paths = [path if "://" in str(path) else os.path.abspath(os.fspath(path)) for path in data]
     return paths[0] if len(paths) == 1 else paths
 
 

@@ -70,7 +70,7 @@ def resume(output: str | Path, changes: Mapping[str, Any] | None = None) -> Pret
 def _begin(output: Path, options: PretrainOptions, ranks: Ranks) -> PretrainResult:
     options = dataclasses.replace(options, ranks=options.ranks or ranks.size)
     with ranks.together():
-        corpus = open_training_corpus(options.data_paths, options.data_weights)
+        corpus = open_training_corpus(options.data_paths, options.data_weights, options.data_cache_path)
         options, start = adopt(options, corpus)
         config = resolve(options, corpus.manifest)
         accumulation_of(options, ranks)
@@ -100,7 +100,7 @@ def _resume(output: Path, changes: Mapping[str, Any], ranks: Ranks) -> PretrainR
         if ranks.size > 1:
             before["device"] = before["device"].partition(":")[0]  # each process has one of its own number
         options = _changed(before, {**changes, "output": output})
-        corpus = open_training_corpus(options.data_paths, options.data_weights)
+        corpus = open_training_corpus(options.data_paths, options.data_weights, options.data_cache_path)
         if saved is not None and saved["corpus"] != corpus_fingerprint(corpus):
             raise CheckpointError(
                 f"{options.data_name} is not the corpus this run began with (its contents differ): give that one with "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from electra_fast.data.batches import PackedBatch, PackedBatches
+from electra_fast.data.shard_shuffle import ShardShuffledBatches
 from electra_fast.models import ElectraPretrainingPair, PretrainingConfig, PretrainingOutput
 from electra_fast.ops import MaskedTokens
 from electra_fast.optim import ElectraAdam, clip_factor, global_norm, polynomial_schedule
@@ -44,7 +45,7 @@ class TrainingState:
     network: nn.Module
     forward: Callable[..., PretrainingOutput]
     optimizer: ElectraAdam
-    batches: PackedBatches
+    batches: PackedBatches | ShardShuffledBatches
     metrics: RunningMetrics
     learning_rate: Tensor
     rng: Tensor
