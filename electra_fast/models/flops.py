@@ -32,7 +32,7 @@ def step_flops(config: ElectraConfig, tokens: float, pairs: float) -> float:
     """Forward and, of what is trained, backward, for ``tokens`` of which the mask chooses its share.
 
     The clipping and the optimiser have no products. What a temperature schedule adds (the generator's logits once more,
-    forward) is left out, and so are half of a causal attention's pairs. For ``tokens, pairs`` see `encoder_flops`.
+    forward) is left out. In a causal attention half of the pairs count. For ``tokens, pairs`` see `encoder_flops`.
     """
     recipe = config.pretraining
     discriminator = encoder_flops(config, tokens, pairs) + 2.0 * tokens * config.hidden_size * (config.hidden_size + 1)

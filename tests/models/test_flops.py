@@ -56,3 +56,27 @@ def test_without_a_generator_only_the_discriminator_counts():
     alone = config.replace(uniform_generator=True)
     assert step_flops(alone, 10, 100) == 3 * (encoder_flops(config, 10, 100) + 2 * 10 * 32 * 33)
     assert step_flops(config, 10, 100) > step_flops(alone, 10, 100)
+
+
+@pytest.mark.parametrize(
+    ("changes", "uncounted"),
+    [
+        ({"objective": "mlm"}, 0),
+        ({"embedding_sharing": "none", "freeze_generator": True}, 3 * 2 * 80 * 32),  # the one logit again
+        # The reference multiplies the hidden half of both causal towers, of two layers each, too.
+        ({"objective": "electric"}, -3 * 4 * 16 * (4 * 20**2 / 2) * 2 * 2),
+    ],
+    ids=["mlm", "frozen", "electric"],
+)
+def test_torch_counts_the_same_products_of_other_objectives(changes, uncounted):
+    """Forward and backward, on the reference."""
+    config = ElectraConfig(
+        100, 16, 32, 2, 2, 64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **TOKENS
+    ).replace(mask_probability=0.25, generator_hidden_fraction=0.5, **changes)
+    pair = ElectraPretrainingPair(config)
+    cu_seqlens = torch.arange(5, dtype=torch.int32) * 20
+    ids = torch.randint(5, 100, (80,))
+    with ops.use_backend("reference"), FlopCounterMode(display=False) as counter:
+        pair(ids, cu_seqlens=cu_seqlens, rng=torch.tensor([0, 0]), max_seqlen=20).loss.backward()
+    config = config.replace(mask_probability=ops.max_predictions_bound(80, 4, 0.25) / 80)
+    assert counter.get_total_flops() + uncounted == pytest.approx(step_flops(config, 80, 4 * 20**2))

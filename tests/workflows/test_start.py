@@ -13,6 +13,7 @@ from electra_fast.errors import CheckpointError, ConfigError
 from electra_fast.models import load_pretrained
 from electra_fast.workflows.pretraining import pretrain, resume
 from electra_fast.workflows.pretraining.build import open_training_corpus, resolve
+from electra_fast.workflows.pretraining.checkpoint import CheckpointDirectory, load_checkpoint
 from electra_fast.workflows.pretraining.loop import TrainingLoop
 from electra_fast.workflows.pretraining.start import adopt
 
@@ -240,6 +241,12 @@ def test_moments_of_other_networks_are_refused(tiny, continued):
     first = pretrain(tiny("first", total_steps=1)).output
     with pytest.raises(CheckpointError, match="use the same embedding_sharing"):
         begun(continued("second", init=first, init_moments=True, embedding_sharing="none"))
+    newest = CheckpointDirectory(first / "checkpoints").files()[-1]
+    saved = load_checkpoint(newest)
+    del saved["optimizer"]
+    torch.save(saved, newest)
+    with pytest.raises(CheckpointError, match=r"the moments in .* lie in parts"):
+        begun(continued("second", init=first, init_moments=True))
     shutil.rmtree(first / "checkpoints")
     with pytest.raises(CheckpointError, match="has no checkpoints"):
         begun(continued("second", init=first, init_moments=True))

@@ -28,6 +28,7 @@ from electra_fast.optim import ElectraAdam
 
 from .checkpoint import CheckpointDirectory, load_checkpoint
 from .options import PretrainOptions
+from .parallel import copy_whole_
 
 _KEPT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")  # the checkpoint's, unless given
 _FRACTIONS = {"generator_hidden_fraction": "hidden_size", "generator_layers_fraction": "num_hidden_layers"}
@@ -68,16 +69,15 @@ class Start:
                 "the same embedding_sharing and networks"
             )
         for p, saved in zip(parameters, self.moments.values(), strict=True):
-            if hasattr(p, "full_tensor"):
-                raise ConfigError("init_moments: leave out parallel, or use ddp: parts of moments cannot be filled")
-            for name, moment in saved.items():
-                grown = names[p].endswith(POSITIONS) and moment.shape[1:] == p.shape[1:]
-                if moment.shape != p.shape and not grown:
+            for slot, mine in optimizer.moments(p).items():
+                moment = saved[slot]
+                if names[p].endswith(POSITIONS) and moment.shape[1:] == p.shape[1:]:
+                    moment = torch.cat([moment, moment.new_zeros(p.shape[0] - moment.shape[0], *p.shape[1:])])
+                if moment.shape != p.shape:
                     raise CheckpointError(
                         f"init_moments: {names[p]} has shape {list(p.shape)}, its saved moments {list(moment.shape)}"
                     )
-                optimizer.state[p][name] = torch.zeros_like(p, memory_format=torch.contiguous_format)
-                optimizer.state[p][name][: moment.shape[0]] = moment
+                copy_whole_(mine, moment)
 
 
 def directories(options: PretrainOptions) -> tuple[Path | None, Path | None]:
