@@ -42,7 +42,8 @@ def philox4x32(
 def random_words(block: Tensor, row: Tensor | int, rng: Tensor, site: int) -> Tensor:
     """Words of the calls at (block, row), their broadcast shape + [4]; ``rng`` int64 ``[2]`` = (seed, step)."""
     seed, step = rng[0], rng[1]
-    row = torch.as_tensor(row, device=block.device)
+    if not isinstance(row, Tensor):  # filled on the device: a copy from the host could not be recorded in a CUDA graph
+        row = torch.full((), row, dtype=torch.int64, device=block.device)
     place = torch.full((), site & _WORD, dtype=torch.int64, device=block.device)
     counter = (block & _WORD, row & _WORD, place, step & _WORD)
     words = philox4x32(counter, (seed & _WORD, (seed >> 32) & _WORD))
