@@ -35,6 +35,8 @@ void adam_(const std::vector<Tensor>& params, const std::vector<Tensor>& grads, 
                 "adam: params[0] must be float32 or float64; keep master weights in float32 when the model computes in less");
   const AdamStep step = {scalar_value(learning_rate, "adam", "learning_rate"), scalar_value(grad_scale, "adam", "grad_scale"), beta1, beta2, eps};
 
+  if (step.grad_scale != step.grad_scale) return;   // NaN: nothing is updated
+
   const int64_t size = type == ScalarType::Float ? 4 : 8;
   std::vector<Span> spans;
   int64_t total = 0;

@@ -69,6 +69,7 @@ __global__ void __launch_bounds__(parameters.threads) adam_kernel(const __grid_c
   float *const p = table.p[t], *const m = table.m[t], *const v = table.v[t];
   const float* const g = table.g[t];
   const float rate = value_of(c.learning_rate), scale = value_of(c.grad_scale), decay = table.decay[t];
+  if (scale != scale) return;   // NaN: nothing is updated
   constexpr int width = 4;
   const uintptr_t addresses = reinterpret_cast<uintptr_t>(p) | reinterpret_cast<uintptr_t>(g) | reinterpret_cast<uintptr_t>(m) | reinterpret_cast<uintptr_t>(v);
   const int64_t whole = addresses % 16 == 0 ? begin + (end - begin) / width * width : begin;

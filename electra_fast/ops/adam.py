@@ -33,7 +33,8 @@ def adam_(
             in place.
         weight_decay: one number per parameter.
         learning_rate, grad_scale (``c``, the clipping factor): tensors ``[]``, float32 or float64, so that neither is
-            read back by the host.
+            read back by the host. If ``c`` is NaN nothing is updated: how a step whose gradients are not finite is
+            skipped.
 
     Raises: TypeError for a wrong dtype; ValueError for lists of different lengths, or a wrong shape, device or strides.
 

@@ -21,7 +21,11 @@ def adam_(
     beta2: float,
     eps: float,
 ) -> None:
-    """``m ← β1 m + (1-β1) g·c; v ← β2 v + (1-β2) (g·c)²; p ← p - lr (m/(√v + eps) + decay·p)``, in place."""
+    """``m ← β1 m + (1-β1) g·c; v ← β2 v + (1-β2) (g·c)²; p ← p - lr (m/(√v + eps) + decay·p)``, in place.
+
+    If c is NaN, nothing changes.
+    """
+    skip = grad_scale.isnan()
     for p, g, m, v, decay in zip(params, grads, exp_avg, exp_avg_sq, weight_decay, strict=True):
         dtype = accumulation(p.dtype)
         gradient = g.to(dtype) * grad_scale.to(dtype)
@@ -29,6 +33,5 @@ def adam_(
         second = beta2 * v.to(dtype) + (1.0 - beta2) * gradient.square()
         value = p.to(dtype)
         step = first / (second.sqrt() + eps) + decay * value
-        m.copy_(first)
-        v.copy_(second)
-        p.copy_(value - learning_rate.to(dtype) * step)
+        for old, new in ((m, first), (v, second), (p, value - learning_rate.to(dtype) * step)):
+            old.copy_(torch.where(skip, old, new.to(old.dtype)))

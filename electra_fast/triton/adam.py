@@ -22,8 +22,9 @@ def update_kernel(
 ):  # fmt: skip
     """Program i: elements ``i·BLOCK_N …`` of a parameter. keep = β, add = 1 - β."""
     place = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside = place < count
     rate, scale = tl.load(learning_rate).to(tl.float32), tl.load(grad_scale).to(tl.float32)
+    factor = tl.zeros([BLOCK_N], tl.float32) + scale
+    inside = (place < count) & (factor == factor)  # NaN: nothing is updated
     gradient = tl.load(grad + place, mask=inside, other=0.0).to(tl.float32) * scale
     value = tl.load(param + place, mask=inside, other=0.0).to(tl.float32)
     first = tl.load(exp_avg + place, mask=inside, other=0.0).to(tl.float32)

@@ -94,6 +94,16 @@ def test_zero_rate_still_updates_the_averages(backend) -> None:
     assert not torch.equal(state.exp_avg[2], before.exp_avg[2])
 
 
+def test_a_factor_that_is_nan_updates_nothing(backend) -> None:
+    state = State()
+    state.grads[1].fill_(float("nan"))
+    before = state.clone()
+    step(state, scale=float("nan"))
+    for name, tensors in vars(before).items():
+        if name != "grads":
+            assert all(torch.equal(a, b) for a, b in zip(getattr(state, name), tensors, strict=True)), name
+
+
 @pytest.mark.parametrize("average", [torch.float32, torch.bfloat16])
 @pytest.mark.filterwarnings("ignore:adam runs in plain PyTorch")
 def test_bfloat16_parameters(average) -> None:

@@ -42,6 +42,16 @@ def test_matches_reference(options, average, dtype, device, assert_accurate) -> 
             assert_accurate(f"{name}[{i}]", *tensors)
 
 
+def test_a_factor_that_is_nan_updates_nothing(device, triton_backend) -> None:
+    state = make(torch.float32, torch.float32, device)
+    before = [[x.clone() for x in tensors] for tensors in state]
+    factor = torch.tensor(float("nan"), device=device)
+    ops.adam_(*state, weight_decay=DECAYS, learning_rate=torch.ones((), device=device), grad_scale=factor)
+    assert all(
+        torch.equal(a, b) for ours, theirs in zip(state, before, strict=True) for a, b in zip(ours, theirs, strict=True)
+    )
+
+
 def test_strided_gradients_and_versions(device, triton_backend) -> None:
     """Autograd learns that the parameters have changed."""
     p, g = torch.randn(4, 6, device=device), torch.randn(6, 4, device=device).t()

@@ -10,7 +10,7 @@ from electra_fast import rng
 from electra_fast.data import PackedBatch
 from electra_fast.errors import ConfigError, CorpusError, DivergenceError
 from electra_fast.ops import MaskedTokens, use_backend
-from electra_fast.workflows.pretraining import loop, pretrain, resume
+from electra_fast.workflows.pretraining import loop, pretrain, resume, step
 from electra_fast.workflows.pretraining.build import build, open_training_corpus, resolve
 from electra_fast.workflows.pretraining.step import training_step
 
@@ -96,10 +96,10 @@ def test_two_accumulated_batches_equal_one_of_twice_the_size(start):
     parts, whole = start(accumulation=2, **plain), start(**plain)
     steps = [[next(parts.batches), next(parts.batches)] for _ in range(3)]
     masks, merged = [], []
-    for step, batches in enumerate(steps):
+    for number, batches in enumerate(steps):
         one, begins = joined(batches, 160)
         merged.append(one)
-        each = [parts.pair.mask(b.input_ids, b.cu_seqlens, rng.make(0, 2 * step + i)) for i, b in enumerate(batches)]
+        each = [parts.pair.mask(b.input_ids, b.cu_seqlens, rng.make(0, 2 * number + i)) for i, b in enumerate(batches)]
         ids = torch.cat([m.input_ids[: b.tokens] for m, b in zip(each, batches, strict=True)])
         ids = torch.cat([ids, torch.zeros(160 - len(ids), dtype=torch.int64)])
         positions = torch.cat(
@@ -195,6 +195,54 @@ def test_training_that_diverges_stops_and_keeps_the_last_good_checkpoint(tiny, m
     assert result.step == 8
     records = [json.loads(line) for line in (result.output / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 9))
+
+
+def fails_in(monkeypatch, steps):
+    """The loss of these steps (from 0) is NaN, and so are all gradients."""
+    taken = step.forward
+
+    def wrapped(state, *rest):
+        output = taken(state, *rest)
+        return output._replace(loss=output.loss * torch.nan) if state.step in steps else output
+
+    monkeypatch.setattr(step, "forward", wrapped)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_a_step_that_is_not_finite_changes_nothing(start, monkeypatch, backend):
+    fails_in(monkeypatch, {2})
+    state = start(accumulation=2)
+    with use_backend(backend):
+        for _ in range(2):
+            training_step(state)
+        moments = [m.clone() for slot in state.optimizer.state.values() for m in slot.values()]
+        before = weights(state)
+        assert training_step(state)[0].isnan()
+        after = [m for slot in state.optimizer.state.values() for m in slot.values()]
+        assert all(torch.equal(a, b) for a, b in zip(before + moments, weights(state) + after, strict=True))
+        training_step(state)
+    figures = state.metrics.compute()
+    assert figures["skipped_steps"] == 1
+    assert 0 < figures["loss"] < 100, "the mean of the others"
+    assert 0 < figures["generator_loss"] < 10
+    assert not any(torch.equal(a, b) for a, b in zip(before, weights(state), strict=True))
+
+
+def test_skipped_steps_are_said_and_the_run_goes_on(tiny, monkeypatch, capsys):
+    fails_in(monkeypatch, {2, 4})
+    result = pretrain(tiny(on_nonfinite="skip"))
+    assert result.step == 8
+    records = [json.loads(line) for line in (result.output / "metrics.jsonl").read_text().splitlines()]
+    assert [r["skipped_steps"] for r in records if r["split"] == "train"] == [0, 0, 1, 0, 1, 0, 0, 0]
+    said = capsys.readouterr().err
+    assert "the loss of step 3 is nan: skipped, the weights are as they were" in said
+    assert "the loss of step 5 is nan: skipped" in said
+
+
+def test_ten_skipped_steps_in_a_row_stop_the_run(tiny, monkeypatch):
+    fails_in(monkeypatch, range(4, 20))
+    with pytest.raises(DivergenceError, match=r"step 14 is nan, after 9 such steps that were skipped; the last good"):
+        pretrain(tiny(on_nonfinite="skip", total_steps=20))
 
 
 def test_divergence_before_any_checkpoint(tiny, monkeypatch):

@@ -68,6 +68,11 @@ class CheckpointDirectory:
                 remove(old)
         return target
 
+    def newest(self) -> Path | None:
+        """The newest complete checkpoint, None if there is none."""
+        files = self.files()
+        return files[-1] if files else None
+
     def load_newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest whole checkpoint (None if none was ever written), and a sentence for each damaged one passed over.
 

@@ -133,7 +133,7 @@ def changed_by_steps(state: TrainingState) -> list[Tensor]:
     """All tensors on the device that `update` writes to and that outlive it: weights, moments, counter, metrics."""
     trained = [p for p in state.pair.parameters() if p.requires_grad]
     moments = [moment for p in trained for moment in state.optimizer.moments(p).values()]
-    return [*trained, *moments, state.rng, state.metrics.sums, state.metrics.histogram]
+    return [*trained, *moments, state.rng, state.metrics.step_sums, state.metrics.histogram]
 
 
 def why_no_graph(options: PretrainOptions, device: torch.device, ranks: Ranks) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import sys
 import time
@@ -13,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from electra_fast.data.manifest import Corpus
-from electra_fast.errors import DivergenceError
 from electra_fast.matrix_peak import matrix_peak
 from electra_fast.signals import DeferredSignals
 
@@ -42,6 +39,7 @@ from .ranks import ALONE, Ranks, Vote
 from .speed import Speed
 from .start import Start
 from .step import training_step
+from .watch import LossWatch
 from .writers import optional_writers, require_wandb
 
 _NOTICE = "\nfinishing this step and saving a checkpoint; once more to exit at once\n"
@@ -95,12 +93,14 @@ class TrainingLoop:
         self.checkpoints = CheckpointDirectory(self.output / CHECKPOINTS_NAME, options.keep)
         self.evaluation = Evaluation(corpus, batch_tokens(config, options.parts), options.eval_batches)
         self.stopwatch = _Stopwatch()
+        self.watch = LossWatch(self.state.device, options.on_nonfinite, self.checkpoints.newest)
         self.saved_step: int | None = None
         if saved is not None:
             load_state_dict(self.state, saved)
             self.stopwatch = _Stopwatch(**saved["seconds"])
+            if "watch" in saved:
+                self.watch.load_state_dict(saved["watch"])
             self.saved_step = self.state.step
-        self.watch = _LossWatch(self.state.device, self.checkpoints)
 
     def train(self) -> PretrainResult:
         """Train to the end, or until a signal to any of the processes, after which a checkpoint is saved."""
@@ -148,7 +148,7 @@ class TrainingLoop:
 
     def _report(self) -> None:
         """Figures of the steps since the last report."""
-        self.watch.check()
+        self._look()
         metrics = self.state.metrics.over(self.ranks)
         figures = metrics.compute()
         seconds = self.stopwatch.lap()
@@ -156,6 +156,7 @@ class TrainingLoop:
             "step": self.state.step,
             "split": "train",
             **figures,
+            "loss_spikes": self.watch.spikes(),
             "learning_rate": self.state.learning_rate.item(),
             **self.speed.compute(metrics, seconds, self._waited()),
             "seconds": self.stopwatch.total,
@@ -163,6 +164,11 @@ class TrainingLoop:
         }
         self.state.metrics.reset()
         self.display.report(self.journal.write(record))
+
+    def _look(self) -> None:
+        """Say what the losses so far give reason to. DivergenceError if the run is to stop."""
+        for remark in self.watch.check():
+            self.display.say(remark)
 
     def _waited(self) -> float:
         return self.state.batches.statistics()["wait_seconds"]
@@ -181,7 +187,7 @@ class TrainingLoop:
         """A checkpoint of this step, unless there is one, or the loss says that it would be worthless."""
         if self.saved_step == self.state.step:
             return
-        self.watch.check()
+        self._look()
         with self.stopwatch.stopped():
             self.journal.sync()
             contents = {
@@ -189,6 +195,7 @@ class TrainingLoop:
                 "options": self.options.to_dict(),
                 "corpus": corpus_fingerprint(self.corpus),
                 "seconds": {"total": self.stopwatch.total, "interval": self.stopwatch.interval},
+                "watch": self.watch.state_dict(),
                 "environment": environment(),
             }
             self.checkpoints.save(self.state.step, contents, self.ranks)
@@ -202,36 +209,6 @@ class TrainingLoop:
             f"electra-fast pretrain --output {self.output} --resume"
         )
         return PretrainResult(self.output, self.state.step, signal=number)
-
-
-class _LossWatch:
-    """Notices the first step whose loss or gradients are not finite: at once on the CPU, and on a GPU, where looking
-    means waiting, at the next report or checkpoint."""
-
-    def __init__(self, device: torch.device, checkpoints: CheckpointDirectory) -> None:
-        self._at_once = device.type == "cpu"
-        self._checkpoints = checkpoints
-        self._unseen: list[tuple[int, Tensor]] = []
-
-    def add(self, step: int, loss: Tensor, norm: Tensor) -> None:
-        self._unseen.append((step, torch.stack([loss, norm])))
-        if self._at_once:
-            self.check()
-
-    def check(self) -> None:
-        """DivergenceError naming the step if any loss or norm since the last look is NaN or infinite."""
-        for step, values in self._unseen:
-            loss, norm = values.tolist()
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                what = f"the loss of step {step} is {loss}"
-                if math.isfinite(loss):
-                    what = f"the gradients of step {step} are not finite (norm {norm})"
-                files = self._checkpoints.files()
-                good = f"the last good checkpoint is {files[-1]}" if files else "no checkpoint was due before"
-                raise DivergenceError(
-                    f"{what}; {good}. Lower learning_rate, lengthen warmup_steps, or, in bf16, use --precision fp32"
-                )
-        self._unseen.clear()
 
 
 class _Stopwatch:

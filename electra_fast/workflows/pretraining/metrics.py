@@ -30,6 +30,7 @@ _SUMS = (
     "generator_correct",
     "sampled_correct",
     "gradient_norm",
+    "skipped_steps",
 )
 _COUNTS = ("steps", "tokens", "slots", "pairs")  # by the host
 
@@ -47,6 +48,7 @@ class RunningMetrics:
     def __init__(self, device: torch.device | str = "cpu", counts_steps: bool = True) -> None:
         self.counts_steps = counts_steps
         self.sums = torch.zeros(len(_SUMS), dtype=torch.float64, device=device)
+        self.step_sums = torch.zeros_like(self.sums)  # of the step in hand, which may turn out not to be finite
         self.histogram = torch.zeros(2 * BINS, dtype=torch.int64, device=device)
         self.steps = 0
         self.tokens = 0
@@ -68,7 +70,7 @@ class RunningMetrics:
         self.histogram.index_add_(0, index, output.mask.long())
         zero = output.loss.new_zeros(())
         values = (
-            zero,
+            zero,  # loss, gradient_norm and skipped_steps are the step's
             output.generator_loss_sum,
             output.generator_count,
             output.discriminator_loss_sum,
@@ -77,18 +79,26 @@ class RunningMetrics:
             (output.predicted == output.targets).sum(),
             (output.sampled == output.targets).sum(),
             zero,
+            zero,
         )
-        self.sums += torch.stack([value.detach().to(torch.float64) for value in values])
+        self.step_sums += torch.stack([value.detach().to(torch.float64) for value in values])
 
     @torch.no_grad()
     def end_step(self, loss: Tensor, gradient_norm: Tensor | None = None) -> None:
-        """Count one optimiser step: its loss and the norm of its gradients before clipping."""
-        if not self.counts_steps:
-            return
-        self.sums[0] += loss.detach()
-        if gradient_norm is not None:
-            self.sums[-1] += gradient_norm
-        self.steps += 1
+        """Count one optimiser step: its loss and the norm of its gradients before clipping.
+
+        Of a step where either is not finite nothing but that is counted.
+        """
+        norm = loss.new_zeros(()) if gradient_norm is None else gradient_norm
+        both = torch.stack([loss.detach(), norm]).to(torch.float64)
+        finite = both.isfinite().all()
+        if self.counts_steps:
+            self.step_sums[0] += both[0]
+            self.step_sums[-2] += both[1]
+            self.steps += 1
+            self.sums[-1] += ~finite
+        self.sums += self.step_sums.where(finite, 0.0)
+        self.step_sums.zero_()
 
     def reset(self) -> None:
         self.sums.zero_()
@@ -99,13 +109,15 @@ class RunningMetrics:
         """Means over what was counted, the only synchronisation; NaN for rates of nothing (no fakes, no masks)."""
         sums = dict(zip(_SUMS, self.sums.tolist(), strict=True))
         original, fake = self.histogram.cpu().view(2, BINS)
+        taken = self.steps - sums["skipped_steps"]
         return {
-            "loss": _ratio(sums["loss"], self.steps),
+            "loss": _ratio(sums["loss"], taken),
             "generator_loss": _ratio(sums["generator_loss"], sums["generator_count"]),
             "generator_accuracy": _ratio(sums["generator_correct"], sums["slots_count"]),
             "sampled_accuracy": _ratio(sums["sampled_correct"], sums["slots_count"]),
             **discriminator_metrics(original, fake, _ratio(sums["discriminator_loss"], sums["discriminator_count"])),
-            "gradient_norm": _ratio(sums["gradient_norm"], self.steps),
+            "gradient_norm": _ratio(sums["gradient_norm"], taken),
+            "skipped_steps": round(sums["skipped_steps"]),
             "padding": 1.0 - _ratio(self.tokens, self.slots),
         }
 
@@ -132,6 +144,8 @@ class RunningMetrics:
         """Go on from what the metrics with these `state_dict`s had counted together."""
         self.reset()
         for state in states:
+            if len(state["sums"]) != len(_SUMS):  # an older version's: what it had counted since its report is left out
+                continue
             self.sums += state["sums"].to(self.sums.device)
             self.histogram += state["histogram"].to_dense().to(self.sums.device)
             for name in _COUNTS:

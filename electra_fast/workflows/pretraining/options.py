@@ -126,6 +126,13 @@ class PretrainOptions:
         "Schedule", "Parts that each process's share of a step is processed in, to save memory.", 1
     )
 
+    on_nonfinite: str = _option(
+        "Schedule",
+        "What to do in a step whose loss or gradients are not finite: stop, or skip it (ten in a row stop the run).",
+        "stop",
+        choices=("stop", "skip"),
+    )
+
     adam_beta1: float | None = _option("Optimiser", "Decay of the mean of the gradients.")
     adam_beta2: float | None = _option("Optimiser", "Decay of the mean of their squares.")
     adam_epsilon: float | None = _option("Optimiser", "Added to the root of the latter.")

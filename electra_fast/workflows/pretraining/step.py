@@ -101,7 +101,9 @@ def update(state: TrainingState, batches: Sequence[PackedBatch]) -> tuple[Tensor
         advance_(state.rng, state.ranks.size)
 
     loss, norm = _totals(state, share)
-    state.optimizer.step(grad_scale=clip_factor(norm, state.recipe.clip_norm))
+    finite = loss.isfinite() & norm.isfinite()
+    # A factor of NaN updates nothing: weights and moments outlive a step that is not finite.
+    state.optimizer.step(grad_scale=torch.where(finite, clip_factor(norm, state.recipe.clip_norm), torch.nan))
     state.optimizer.zero_grad()
     return loss, norm
 
