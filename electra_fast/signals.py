@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait until the work in hand is in a state worth saving."""
+"""Ctrl-C, SIGTERM and SIGUSR1 that wait until the work in hand is in a state worth saving."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+# SIGUSR1 is what schedulers send ahead of a time limit (Slurm's --signal); Windows has none.
+_DEFERRED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
 
 class DeferredSignals:
-    """While open, the first SIGINT or SIGTERM is only noted, so that work can stop at a good place.
+    """While open, the first SIGINT, SIGTERM or SIGUSR1 is only noted, so that work can stop at a good place.
 
-    From then on both have the effect that they had before: a second one acts at once. Outside the main thread, where
+    From then on all have the effect that they had before: a second one acts at once. Outside the main thread, where
     Python allows no handlers, nothing is changed.
 
     Args:
@@ -29,7 +32,7 @@ class DeferredSignals:
 
     def __enter__(self) -> DeferredSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _DEFERRED:
                 self._before[number] = signal.signal(number, self._note)
         return self
 

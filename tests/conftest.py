@@ -17,6 +17,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; two thread p
     torch.set_num_threads(1)
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--kills", type=int, default=7, help="how often tests/workflows/test_faults.py kills its run")
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

@@ -8,21 +8,21 @@ import pytest
 
 from electra_fast.signals import DeferredSignals
 
-BOTH = (signal.SIGINT, signal.SIGTERM)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @pytest.fixture
 def heard():
     """What an application's own handlers hear."""
     numbers = []
-    before = {number: signal.signal(number, lambda number, frame: numbers.append(number)) for number in BOTH}
+    before = {number: signal.signal(number, lambda number, frame: numbers.append(number)) for number in ALL}
     yield numbers
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("second", BOTH)
-@pytest.mark.parametrize("first", BOTH)
+@pytest.mark.parametrize("second", ALL)
+@pytest.mark.parametrize("first", ALL)
 def test_the_first_is_noted_and_the_second_acts(heard, capfd, first, second):
     with DeferredSignals("wait\n") as signals:
         assert signals.received is None
@@ -36,10 +36,10 @@ def test_the_first_is_noted_and_the_second_acts(heard, capfd, first, second):
 
 
 def test_handlers_are_put_back(heard):
-    before = [signal.getsignal(number) for number in BOTH]
+    before = [signal.getsignal(number) for number in ALL]
     with DeferredSignals():
         assert signal.getsignal(signal.SIGINT) not in before
-    assert [signal.getsignal(number) for number in BOTH] == before
+    assert [signal.getsignal(number) for number in ALL] == before
 
 
 def test_other_threads_are_left_alone(heard):

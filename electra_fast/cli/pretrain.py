@@ -30,7 +30,7 @@ _PANELS = {
 }
 
 
-def pretrain(config: Path | None, resume: bool, **given: Any) -> None:
+def pretrain(config: Path | None, resume: bool, auto_resume: bool, **given: Any) -> None:
     """Parse, call, show."""
     from electra_fast.workflows import pretraining
     from electra_fast.workflows.pretraining.config_file import read_config
@@ -44,7 +44,7 @@ def pretrain(config: Path | None, resume: bool, **given: Any) -> None:
         output = PretrainOptions.from_mapping(options).output_path
         result = pretraining.resume(output, options)
     else:
-        result = pretraining.pretrain(PretrainOptions.from_mapping(options))
+        result = pretraining.pretrain(PretrainOptions.from_mapping(options), or_resume=auto_resume)
     if result.signal is not None:
         sys.exit(128 + result.signal)
 
@@ -66,10 +66,14 @@ def _plain(value: Any) -> Any:
 
 
 def _parameters() -> Iterator[inspect.Parameter]:
-    """The command's parameters: --config and --resume, then one for each option, without a value unless given."""
+    """The command's parameters: three of its own, then one for each option, without a value unless given."""
     own = {
         "config": (Path | None, typer.Option(help="TOML file of options; those given here count more.")),
         "resume": (bool, typer.Option("--resume", help="Continue the run in --output from its newest checkpoint.")),
+        "auto_resume": (
+            bool,
+            typer.Option("--auto-resume", help="Continue the run in --output if there is one, else begin it."),
+        ),
     }
     hints = get_type_hints(PretrainOptions)
     for field in dataclasses.fields(PretrainOptions):

@@ -1,6 +1,5 @@
 """Several processes train as one with accumulation does."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import torch
 
 from electra_fast.errors import ConfigError
 from electra_fast.models import ElectraForPreTraining
-from electra_fast.workflows.pretraining import loop, pretrain
+from electra_fast.workflows.pretraining import pretrain
 from electra_fast.workflows.pretraining.build import accumulation_of, choose_device
 from electra_fast.workflows.pretraining.ranks import Ranks, joined
 
@@ -17,10 +16,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import processes
 
 TWENTY = {"total_steps": 20, "warmup_steps": 4, "eval_every": 10, "checkpoint_every": 100}
-
-
-def records(output):
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +33,7 @@ def test_the_same_losses_as_one_process_with_accumulation(alone, tiny, tmp_path,
     """Every figure of 20 steps and two evaluations: losses to 1e-6, what is counted exactly."""
     options = tiny(accumulation=4 // size, parallel=parallel, **TWENTY)
     processes.run(size, tmp_path / "log", pretrain, options)
-    expected, found = records(alone), records(options.output_path)
+    expected, found = processes.records(alone), processes.records(options.output_path)
     assert [(r["step"], r["split"]) for r in found] == [(r["step"], r["split"]) for r in expected]
     for ours, theirs in zip(found, expected, strict=True):
         for name in ("fake_rate", "sampled_accuracy", "padding"):
@@ -92,21 +87,8 @@ def test_a_mistake_is_told_by_all_and_leaves_nothing(tiny, tmp_path):
     assert not options.output_path.exists()
 
 
-def fail_on_the_second(options):
-    """A run whose second process meets a bug in its third step."""
-    taken = loop.training_step
-
-    def wrapped(state):
-        if state.step == 2 and state.ranks.rank == 1:
-            raise ZeroDivisionError("a bug")
-        return taken(state)
-
-    loop.training_step = wrapped
-    pretrain(options)
-
-
 def test_one_that_fails_ends_the_others(tiny, tmp_path):
-    codes = processes.finished(processes.start(2, tmp_path / "log", fail_on_the_second, tiny()))
+    codes = processes.finished(processes.start(2, tmp_path / "log", processes.fail_in_step, tiny(), 2, 1))
     assert codes == [1, 1]
     said = (tmp_path / "log").read_text()
     assert "ZeroDivisionError: a bug" in said

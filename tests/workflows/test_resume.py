@@ -93,7 +93,7 @@ def test_after_a_crash_before_the_first_checkpoint(tiny, monkeypatch):
     assert_same_run(tiny("whole").output_path, resume(tiny("parts").output_path).output)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_signals_finish_the_step_save_and_stop(tiny, monkeypatch, number, capfd):
     pretrain(tiny("whole"))
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)

@@ -153,7 +153,8 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     try:
         if on_gpu and ranks.local < torch.cuda.device_count():
             torch.cuda.set_device(ranks.local)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", rank=ranks.rank, world_size=ranks.size)
+        backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, store=_store(ranks), rank=ranks.rank, world_size=ranks.size)
         yield ranks
         dist.destroy_process_group()  # not after an error: others may never come, and this process is about to end
     except RuntimeError as error:
@@ -162,6 +163,16 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
         raise RankError(
             "another process of this run has ended or cannot be reached; its own message says why, if it had the time"
         ) from error
+
+
+def _store(ranks: Ranks) -> dist.Store:
+    """Where the processes find each other's addresses.
+
+    torchrun keeps one store over its restarts: without a place of their own, processes that were started anew can read
+    the address of one that has died.
+    """
+    store, _, _ = next(dist.rendezvous("env://"))
+    return dist.PrefixStore(f"electra_fast/{os.environ.get(RESTARTS, '0')}/{ranks.size}", store)
 
 
 def _lost_connection(error: RuntimeError) -> bool:

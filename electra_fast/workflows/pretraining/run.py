@@ -31,11 +31,15 @@ from .start import adopt
 _NEARLY = frozenset(("device", "parallel"))  # may change as well, at the price of the last bits
 
 
-def pretrain(options: PretrainOptions) -> PretrainResult:
+def pretrain(options: PretrainOptions, or_resume: bool = False) -> PretrainResult:
     """Begin a run in ``options.output``.
 
     Writes config.toml, metrics.jsonl, checkpoints/, and at the end model/ (two Hugging Face directories), curves.png,
-    summary.json and report.html. SIGINT and SIGTERM save a checkpoint and return.
+    summary.json and report.html. SIGINT, SIGTERM and SIGUSR1 save a checkpoint and return.
+
+    Args:
+        or_resume: go on with the run that ``options.output`` holds, if it does, as `resume` would: a call that can be
+            made again whatever happened. Where torchrun has started the processes anew this is so without asking.
 
     Raises:
         ElectraError: the subclass says which of options, corpus or disk cannot be used.
@@ -43,7 +47,7 @@ def pretrain(options: PretrainOptions) -> PretrainResult:
     """
     with joined(options.device) as ranks, _held(options.output_path, ranks) as output:
         if ranks.agree(lambda: _holds_run(output)):
-            if _restarted():
+            if or_resume or _restarted():
                 return _resume(output, options.to_dict(), ranks)
             raise ConfigError(f"{output} already holds a run: continue it with --resume, or choose another --output")
         return _begin(output, options, ranks)

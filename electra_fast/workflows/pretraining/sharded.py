@@ -18,6 +18,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,9 @@ def read_sharded(path: Path, tensors: dict[str, Tensor], ranks: Ranks = ALONE) -
             return metadata
 
     try:
-        dcp.load(tensors, storage_reader=Reader(path), no_dist=ranks.size == 1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as one process wants it
+            dcp.load(tensors, storage_reader=Reader(path), no_dist=ranks.size == 1)
     except (CheckpointException, RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"checkpoint {path} is not of this network: {reason}") from None
