@@ -13,6 +13,7 @@ constexpr int64_t unused = -100;
 constexpr int64_t most_splits = 32;                      // of the vocabulary; fixed by the shape, so that sums are the same for any number of threads
 constexpr int64_t hidden_cache_bytes = 512 << 10;        // of one task's hidden rows in forward: they are read once for every 64 columns
 constexpr int64_t partial_bytes = int64_t(64) << 20;     // of dhidden's partials in backward: bounds the slots of a pass
+constexpr int64_t wave_splits = 4;                       // for each thread: dhidden's partials are summed up after so many splits, and their memory serves again
 
 int64_t size_of(DType d) { return d == DType::f64 ? 8 : d == DType::f32 ? 4 : 2; }
 int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -134,12 +135,13 @@ std::tuple<Tensor, Tensor, Tensor> generator_head_backward(const Tensor& grad, c
   if (n == 0) return {torch::stable::new_zeros(hidden, {hidden.size(0), p.features}), torch::stable::new_zeros(weight, {p.columns, p.features}), torch::stable::new_zeros(bias, {p.columns})};
 
   const GeneratorHeadKernels& kernels = pick_generator_head_kernels();
-  const int64_t width = kernels.hidden_width(p), slot_bytes = p.splits * width * size_of(acc == ScalarType::Double ? DType::f64 : DType::f32);
+  const int64_t waves = blocks_of(p.splits, wave_splits * int64_t(torch::stable::get_num_threads())), wave = blocks_of(p.splits, waves);
+  const int64_t width = kernels.hidden_width(p), slot_bytes = (wave + 1) * width * size_of(acc == ScalarType::Double ? DType::f64 : DType::f32);
   const int64_t pass = std::min(n, std::max<int64_t>(slot_block, partial_bytes / slot_bytes / slot_block * slot_block)), blocks = blocks_of(pass, slot_block);
   const Tensor used_lse = used_values(dense(lse), in.slot), used_grad = used_values(dense(grad), in.slot);
   Tensor dhidden = torch::stable::new_empty(hidden, {n, p.features}), dweight = torch::stable::new_empty(weight, {p.columns, p.features}),
          dbias = torch::stable::new_empty(in.bias, {p.columns});
-  Tensor partials = torch::stable::new_empty(hidden, {p.splits * pass * width}, acc);
+  Tensor partials = torch::stable::new_empty(hidden, {(wave + 1) * pass * width}, acc);
   Tensor transposed = torch::stable::new_empty(hidden, {blocks * kernels.transposed_bytes(p)}, ScalarType::Byte);
   Tensor depth = torch::stable::new_empty(hidden, {blocks * kernels.depth_bytes(p)}, ScalarType::Byte);
   // Between passes dweight is summed in its own memory where that has the precision.
@@ -162,8 +164,11 @@ std::tuple<Tensor, Tensor, Tensor> generator_head_backward(const Tensor& grad, c
     torch::stable::parallel_for(0, blocks_of(b.count, slot_block), 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) kernels.pack_hidden(b, i);
     });
-    for_each_item(p.splits, kernels.backward_bytes(p), [&](int64_t split, void* memory) { kernels.backward(b, split, memory); });
-    torch::stable::parallel_for(0, b.count, 16, [&](int64_t begin, int64_t end) { kernels.sum_dhidden(b, begin, end); });
+    for (b.first_split = 0; b.first_split < p.splits; b.first_split += wave) {
+      b.wave = std::min(wave, p.splits - b.first_split);
+      for_each_item(b.wave, kernels.backward_bytes(p), [&](int64_t i, void* memory) { kernels.backward(b, b.first_split + i, memory); });
+      torch::stable::parallel_for(0, b.count, 16, [&](int64_t begin, int64_t end) { kernels.sum_dhidden(b, begin, end); });
+    }
   }
 
   Tensor dhidden_all = dhidden;

@@ -1,6 +1,7 @@
 // layer_norm on the CPU: checks, allocation, parallel loop. Arithmetic: csrc/cpu/kernels/layer_norm.cpp.
 #include "cpu/kernels/layer_norm.h"
 
+#include "cpu/outputs.h"
 #include "cpu/reduce.h"
 #include "cpu/scratch.h"
 #include "cpu/tensors.h"
@@ -35,11 +36,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> layer_norm(const Tensor& x_, const st
   const Dropout dropout = dropout_of(dropout_p, rng, site, op);
   const bool sum_is_x = !x_bias && !residual && dropout_p == 0.0;
 
-  Tensor y = torch::stable::empty_like(x);
-  Tensor sum = sum_is_x ? torch::stable::new_empty(x, {0}) : torch::stable::empty_like(x);
+  Tensor y = empty_output(x), sum = sum_is_x ? torch::stable::new_empty(x, {0}) : empty_output(x);
   Tensor mean = torch::stable::new_empty(x, {rows}, accumulate_type_of(type)), rstd = torch::stable::new_empty(x, {rows}, accumulate_type_of(type));
   const LayerNormForward call = {type, x.const_data_ptr(), data_or_null(x_bias), data_or_null(residual), weight.const_data_ptr(), bias.const_data_ptr(), eps, dropout,
-                                 y.mutable_data_ptr(), sum_is_x ? nullptr : sum.mutable_data_ptr(), mean.mutable_data_ptr(), rstd.mutable_data_ptr(), n};
+                                 y.mutable_data_ptr(), sum_is_x ? nullptr : sum.mutable_data_ptr(), mean.mutable_data_ptr(), rstd.mutable_data_ptr(), n,
+                                 writes_past_caches(x.element_size() * (y.numel() + sum.numel()), x.element_size() * n, {y.const_data_ptr(), sum.const_data_ptr()})};
   const LayerNormKernels& kernels = pick_layer_norm_kernels();
   torch::stable::parallel_for(0, rows, rows_per_task(n), [&](int64_t begin, int64_t end) {
     const Scratch scratch(kernels.scratch(type, n));
@@ -66,14 +67,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_norm_backward(const Ten
   const Tensor weight = parameter_row(weight_, type, op, "weight");
   const Dropout dropout = dropout_of(dropout_p, rng, site, op);
 
-  Tensor dresidual = torch::stable::empty_like(sum);
-  Tensor dx = dropout_p > 0.0 ? torch::stable::empty_like(sum) : torch::stable::new_empty(sum, {0});
+  Tensor dresidual = empty_output(sum), dx = dropout_p > 0.0 ? empty_output(sum) : torch::stable::new_empty(sum, {0});
   Tensor dx_bias = torch::stable::new_empty(x_bias_ ? *x_bias_ : sum, {x_bias_ ? n : 0});
   Tensor dweight = torch::stable::new_empty(weight_, {n}), dbias = torch::stable::new_empty(bias_, {n});
   const RowBlocks blocks(rows);
   const PartialSums weight_sums(sum, type, blocks, n), bias_sums(sum, type, blocks, n), x_bias_sums(sum, type, blocks, x_bias_ ? n : 0);
   const LayerNormBackward call = {type, grad.const_data_ptr(), sum.const_data_ptr(), mean.const_data_ptr(), rstd.const_data_ptr(), weight.const_data_ptr(), dropout,
-                                  dropout_p > 0.0 ? dx.mutable_data_ptr() : nullptr, dresidual.mutable_data_ptr(), n};
+                                  dropout_p > 0.0 ? dx.mutable_data_ptr() : nullptr, dresidual.mutable_data_ptr(), n,
+                                  writes_past_caches(sum.element_size() * (dresidual.numel() + dx.numel()), sum.element_size() * n, {dresidual.const_data_ptr(), dx.const_data_ptr()})};
   const LayerNormKernels& kernels = pick_layer_norm_kernels();
   torch::stable::parallel_for(0, blocks.count, 1, [&](int64_t first, int64_t last) {
     const Scratch scratch(kernels.scratch(type, n));

@@ -91,6 +91,25 @@ def test_dropout_bits(backend, p, seed, site, shape) -> None:
     assert not torch.equal(mask_of(x, options), mask_of(x, {**options, "rng": rng.make(seed, 7)}))
 
 
+@pytest.mark.too_long_to_emulate
+@pytest.mark.parametrize("dropout", [False, True])
+def test_large_native_calls_have_the_bits_of_small_ones(native_op, native_backward, dtype, dropout) -> None:
+    """From 8 MiB on the CPU writes past its caches: by other instructions, and row by row the same numbers."""
+    given = make((8300, 256), dtype)
+    rest = (OPTIONS["dropout_p"], OPTIONS["rng"], OPTIONS["site"]) if dropout else (0.0, None, 0)
+    grad = torch.randn(8300, 256).to(dtype)
+
+    def both_ways(rows: int) -> list[Tensor]:
+        x, residual = given["x"][:rows], given["residual"][:rows]
+        saved = native_op(x, given["x_bias"], residual, given["weight"], given["bias"], EPS, *rest)
+        back = native_backward(grad[:rows], *saved[1:], given["weight"], given["bias"], given["x_bias"], *rest)
+        return [*saved, *back[:2]]
+
+    for large, small in zip(both_ways(8300), both_ways(99), strict=True):
+        assert torch.equal(large[: len(small)], small)
+        assert torch.isfinite(large).all()
+
+
 def test_fresh_seed_follows_the_generator(backend) -> None:
     inputs = make((8, 64))
     torch.manual_seed(5)

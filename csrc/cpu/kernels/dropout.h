@@ -67,10 +67,10 @@ static inline int64_t dropout_rows(int64_t n) {
   return rows > 1 ? rows : 1;
 }
 
-// Bytes of scratch for such a group of rows; whole vectors are stored.
-static inline int64_t dropout_scratch(int64_t n) { return (dropout_rows(n) * dropout_blocks(n) + 8) * 16; }
+// Bytes of scratch for a group of rows; whole vectors are stored.
+static inline int64_t dropout_scratch(int64_t rows, int64_t n) { return (rows * dropout_blocks(n) + 8) * 16; }
 
-// bytes[(r * dropout_blocks(n) + c / 16) * 16 + c % 16] for rows row + r, r < rows <= dropout_rows(n), c < n.
+// bytes[(r * dropout_blocks(n) + c / 16) * 16 + c % 16] for rows row + r, r < rows, c < n.
 static inline void dropout_bytes(const PhiloxStream& stream, int64_t row, int64_t rows, int64_t n, uint8_t* bytes) {
   const int64_t blocks = dropout_blocks(n), calls = rows * blocks;
   const uint64_t whole_rows = uint64_t(dropout_lanes / blocks), rest = uint64_t(dropout_lanes % blocks), wrap = uint64_t(blocks);

@@ -8,7 +8,7 @@ namespace ELECTRA_ISA {
 
 // Scratch: a group of rows in the accumulation type, then its dropout bytes. Each part is aligned to 64 bytes.
 static int64_t row_bytes(DType type, int64_t n) { return (n * (type == DType::f64 ? 8 : 4) + 63) / 64 * 64; }
-static int64_t scratch(DType type, int64_t n) { return dropout_rows(n) * row_bytes(type, n) + dropout_scratch(n); }
+static int64_t scratch(DType type, int64_t n) { return dropout_rows(n) * row_bytes(type, n) + dropout_scratch(dropout_rows(n), n); }
 
 template <class A, class Table>
 static void gather(const EmbeddingInputs& in, int64_t r, A* __restrict row) {

@@ -49,7 +49,9 @@ struct GeneratorBackward {
   // The slots [first, first + count) of this pass; hidden as operands, made by `pack_hidden`.
   int64_t first, count;
   void *hidden_transposed, *hidden_depth;
-  void* dhidden_partials;        // [splits, count, hidden_width], accumulated
+  // The splits [first_split, first_split + wave) of this wave. The first row of partials is what earlier waves summed up.
+  int64_t first_split, wave;
+  void* dhidden_partials;        // [1 + wave, count, hidden_width], accumulated
   void *dweight_sum, *dbias_sum; // [columns, features], [columns], accumulated, between passes
   void *dweight, *dbias;         // of weight_type and accumulated: written by the last pass
   void* dhidden;                 // [slots, features]
@@ -72,7 +74,7 @@ struct GeneratorHeadKernels {
   void (*pack_hidden)(const GeneratorBackward&, int64_t block);
   // One split: its part of dweight and dbias, and its partial of dhidden.
   void (*backward)(const GeneratorBackward&, int64_t split, void* memory);
-  // Sums the partials of the rows [begin, end) of this pass, in the order of the splits, to dhidden.
+  // Adds the partials of the rows [begin, end) of this pass, in the order of the splits, to what earlier waves summed up; the last wave's go to dhidden.
   void (*sum_dhidden)(const GeneratorBackward&, int64_t begin, int64_t end);
 };
 

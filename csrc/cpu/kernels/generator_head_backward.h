@@ -2,7 +2,8 @@
 //
 //   dweight = d hidden      dbias = rowsum(d)      dhidden = dᵀ weight
 //
-// A split of the vocabulary owns its rows of dweight; for dhidden it has a partial of its own, and the partials are summed in order.
+// A split of the vocabulary owns its rows of dweight; for dhidden it has a partial of its own, and the partials are summed in order, wave by wave: how many
+// splits make a wave changes what memory is needed, and no bit of the result.
 #pragma once
 #include "cpu/kernels/generator_head_blocks.h"
 
@@ -92,7 +93,7 @@ template <class W, class O> static void generator_backward(const GeneratorBackwa
   const GeneratorProblem& p = b.problem;
   Arena arena{static_cast<char*>(memory)};
   const GeneratorBackwardMemory<O> m(arena, p.features);
-  A* dhidden = static_cast<A*>(b.dhidden_partials) + split * b.count * m.width;
+  A* dhidden = static_cast<A*>(b.dhidden_partials) + (1 + split - b.first_split) * b.count * m.width;
   const bool first_pass = b.first == 0, last_pass = b.first + b.count == p.slots;
   A *dweight_sum = static_cast<A*>(b.dweight_sum), *dbias_sum = static_cast<A*>(b.dbias_sum), *dbias = static_cast<A*>(b.dbias);
 
@@ -146,11 +147,16 @@ template <class T> static void sum_dhidden_rows(const GeneratorBackward& b, int6
   using A = acc_t<T>;
   const GeneratorProblem& p = b.problem;
   const int64_t width = whole_vectors<A>(p.features);
-  const A* partials = static_cast<const A*>(b.dhidden_partials);
+  const bool last_wave = b.first_split + b.wave == p.splits;
   for (int64_t i = begin; i < end; ++i)
     for (int64_t c = 0; c < width; c += lanes<A>) {
-      vec<A> sum{};
-      for (int64_t s = 0; s < p.splits; ++s) sum += load_vector(partials + (s * b.count + i) * width + c);
+      A* partial = static_cast<A*>(b.dhidden_partials) + i * width + c;
+      vec<A> sum = b.first_split ? load_vector(partial) : vec<A>{};
+      for (int64_t s = 1; s <= b.wave; ++s) sum += load_vector(partial + s * b.count * width);
+      if (!last_wave) {
+        store_vector(partial, sum);
+        continue;
+      }
       A wide[lanes<A>];
       store_vector(wide, sum);
       T* out = static_cast<T*>(b.dhidden) + (b.first + i) * p.features + c;

@@ -17,6 +17,7 @@ struct LayerNormForward {
   Dropout dropout;
   void *y, *sum, *mean, *rstd;         // sum is null where it would equal x
   int64_t n;
+  bool stream;                         // write y and sum past the caches; their rows must be aligned to 64 bytes
 };
 
 struct LayerNormBackward {
@@ -25,6 +26,7 @@ struct LayerNormBackward {
   Dropout dropout;
   void *dx, *dresidual;                // dx is null without dropout: it would equal dresidual
   int64_t n;
+  bool stream;                         // as above, of dx and dresidual
 };
 
 struct LayerNormKernels {

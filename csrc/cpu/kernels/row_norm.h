@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "cpu/kernels/dropout.h"
+#include "cpu/kernels/row_access.h"
 #include "cpu/kernels/types.h"
 #include "cpu/kernels/vector.h"
 
@@ -37,6 +38,10 @@ static inline A sum_of_lanes(const void* lanes_) {
   }
 }
 
+// The same of a copy: a vector whose address is taken lives in memory, also in the loop that sums it up.
+template <class A>
+static inline A sum_of_vector(vec<A> v) { return sum_of_lanes<A, vector_bytes>(&v); }
+
 // Reductions over a row keep four vectors of partial sums: one alone would wait for each addition's latency.
 template <class A>
 static inline A row_sum(const A* row, int64_t n) {
@@ -51,8 +56,19 @@ static inline A row_sum(const A* row, int64_t n) {
   }
   for (; i + w <= n; i += w) s0 += load_vector(row + i);
   s0 = (s0 + s1) + (s2 + s3);
-  A total = sum_of_lanes<A, vector_bytes>(&s0);
+  A total = sum_of_vector<A>(s0);
   for (; i < n; ++i) total += row[i];
+  return total;
+}
+
+// Σ of what `body` (see over_row) returns. The sum is not the body's to keep: what a closure refers to, gcc 12 keeps in memory.
+template <class A, class Body>
+static inline A sum_over_row(int64_t n, const Body& body) {
+  vec<A> sums{};
+  int64_t i = 0;
+  for (; i + lanes<A> <= n; i += lanes<A>) sums += body(vec<A>{}, i);
+  A total = sum_of_vector<A>(sums);
+  for (; i < n; ++i) total += body(A{}, i);
   return total;
 }
 
@@ -75,7 +91,7 @@ static inline A row_squares(const A* row, int64_t n, A mean) {
     s0 += d * d;
   }
   s0 = (s0 + s1) + (s2 + s3);
-  A total = sum_of_lanes<A, vector_bytes>(&s0);
+  A total = sum_of_vector<A>(s0);
   for (; i < n; ++i) total += (row[i] - mean) * (row[i] - mean);
   return total;
 }
@@ -87,55 +103,48 @@ static inline void row_statistics(const A* rows, int64_t stride, int64_t count, 
   for (int64_t r = 0; r < count; ++r) rstd[r] = A(1) / square_root(row_squares(rows + r * stride, n, mean[r]) / A(n) + eps);
 }
 
-// Reductions of the backward of y = (s - mean) rstd weight + bias over R rows: c1 = mean(g), c2 = mean(g xhat), with g = grad weight, xhat = (s - mean) rstd.
+// Reductions of the backward of y = (s - mean) rstd weight + bias over R rows [n]: c1 = mean(g), c2 = mean(g xhat), with g = grad weight, xhat = (s - mean) rstd.
 // Adds the rows to dweight and dbias, which are read and written once for all R.
-template <int R, class A>
-static inline void reduce_rows(const A* grad, int64_t grad_stride, const A* s, int64_t stride, const A* weight, int64_t n, const A* mean, const A* rstd,
-                               A* __restrict dweight, A* __restrict dbias, A* c1, A* c2) {
+template <int R, class G, class S, class A>
+static inline void reduce_rows(const G* grad, int64_t grad_stride, const S* s, int64_t stride, const A* weight, int64_t n, const A* mean, const A* rstd, A* __restrict dweight,
+                               A* __restrict dbias, A* c1, A* c2) {
   vec<A> sums[R] = {}, products[R] = {};
-  int64_t i = 0;
-  for (; i + lanes<A> <= n; i += lanes<A>) {
-    const vec<A> w = load_vector(weight + i);
-    vec<A> dw = load_vector(dweight + i), db = load_vector(dbias + i);
+  A sum[R] = {}, product[R] = {};
+  over_row<A>(n, [&](auto piece, int64_t i) {
+    const auto w = read(piece, weight + i);
+    auto dw = read(piece, dweight + i), db = read(piece, dbias + i);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      const vec<A> xhat = (load_vector(s + r * stride + i) - mean[r]) * rstd[r], dy = load_vector(grad + r * grad_stride + i), g = dy * w;
-      sums[r] += g;
-      products[r] += g * xhat;
+      const auto xhat = (read(piece, s + r * stride + i) - mean[r]) * rstd[r], dy = read(piece, grad + r * grad_stride + i), g = dy * w;
+      if constexpr (sizeof w == sizeof(A)) sum[r] += g, product[r] += g * xhat;
+      else sums[r] += g, products[r] += g * xhat;
       dw += dy * xhat;
       db += dy;
     }
-    store_vector(dweight + i, dw);
-    store_vector(dbias + i, db);
-  }
+    write<false>(dweight + i, dw);
+    write<false>(dbias + i, db);
+  });
   for (int r = 0; r < R; ++r) {
-    c1[r] = sum_of_lanes<A, vector_bytes>(&sums[r]);
-    c2[r] = sum_of_lanes<A, vector_bytes>(&products[r]);
-    for (int64_t k = i; k < n; ++k) {
-      const A xhat = (s[r * stride + k] - mean[r]) * rstd[r], dy = grad[r * grad_stride + k], g = dy * weight[k];
-      c1[r] += g;
-      c2[r] += g * xhat;
-      dweight[k] += dy * xhat;
-      dbias[k] += dy;
-    }
-    c1[r] /= A(n);
-    c2[r] /= A(n);
+    c1[r] = (sum_of_vector<A>(sums[r]) + sum[r]) / A(n);
+    c2[r] = (sum_of_vector<A>(products[r]) + product[r]) / A(n);
   }
 }
 
-template <class A>
-static inline void reduce_rows(const A* grad, int64_t grad_stride, const A* s, int64_t stride, int64_t count, const A* weight, int64_t n, const A* mean,
-                               const A* rstd, A* dweight, A* dbias, A* c1, A* c2) {
+// grad and s: rows in the accumulation type or in that of the activations.
+template <class G, class S, class A>
+static inline void reduce_rows(const G* grad, int64_t grad_stride, const S* s, int64_t stride, int64_t count, const A* weight, int64_t n, const A* mean, const A* rstd, A* dweight,
+                               A* dbias, A* c1, A* c2) {
   int64_t r = 0;
-  for (; r + 4 <= count; r += 4)
-    reduce_rows<4>(grad + r * grad_stride, grad_stride, s + r * stride, stride, weight, n, mean + r, rstd + r, dweight, dbias, c1 + r, c2 + r);
-  for (; r < count; ++r)
-    reduce_rows<1>(grad + r * grad_stride, grad_stride, s + r * stride, stride, weight, n, mean + r, rstd + r, dweight, dbias, c1 + r, c2 + r);
+#define ELECTRA_REDUCE(R) reduce_rows<R>(grad + r * grad_stride, grad_stride, s + r * stride, stride, weight, n, mean + r, rstd + r, dweight, dbias, c1 + r, c2 + r)
+  for (; r + 4 <= count; r += 4) ELECTRA_REDUCE(4);
+  for (; r + 2 <= count; r += 2) ELECTRA_REDUCE(2);
+  if (r < count) ELECTRA_REDUCE(1);
+#undef ELECTRA_REDUCE
 }
 
 // d(loss)/ds of one element, after reduce_rows.
-template <class A>
-static inline A norm_gradient(A grad, A s, A weight, A mean, A rstd, A c1, A c2) {
+template <class V, class A>
+static inline V norm_gradient(V grad, V s, V weight, A mean, A rstd, A c1, A c2) {
   return rstd * (grad * weight - c1 - (s - mean) * rstd * c2);
 }
 
