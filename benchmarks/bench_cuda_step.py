@@ -5,6 +5,9 @@ AdamW) where it is installed, and against our own reference in plain PyTorch, co
     python benchmarks/bench_cuda_step.py --record benchmarks/results/h200-step.csv
 
 bfloat16 autocast, packed batches without padding, dropout 0.1. The variants are interleaved; medians of all rounds.
+MFU is the step's products (electra_fast/models/flops.py) over the fastest product measured in the same run. At the end
+it says which of the goals are met: small at 128 × 128 in at most 6 ms and in half of transformers' time, base at 512
+with an MFU of at least 50 % and 1.5 times as fast as transformers.
 """
 
 from __future__ import annotations
@@ -22,11 +25,14 @@ import torch
 from torch import Tensor
 
 from electra_fast import ops, rng
+from electra_fast.matrix_peak import matrix_peak
 from electra_fast.models import ElectraConfig, ElectraPretrainingPair
+from electra_fast.models.flops import step_flops
 from electra_fast.optim import ElectraAdam, clip_factor, global_norm, parameter_groups
 
 SPECIAL = {"pad_token_id": 0, "cls_token_id": 101, "sep_token_id": 102, "mask_token_id": 103}
 SHAPES = {"small": (128, 128), "base": (64, 512)}  # sequences, length
+OURS, THEIRS = "native in a graph", "transformers compiled"
 COLUMNS = [
     "size",
     "batch",
@@ -36,6 +42,7 @@ COLUMNS = [
     "ms_20",
     "ms_80",
     "tokens_per_second",
+    "mfu",
     "peak_memory_mb",
     "device",
 ]
@@ -118,14 +125,14 @@ def variants(size: str) -> dict[str, Step]:
     """Those that run here; why another does not is printed."""
     makers: dict[str, Callable[[], Step]] = {
         "native": lambda: our_step(size, "native", False),
-        "native in a graph": lambda: in_a_graph(our_step(size, "native", False), batch(size)),
+        OURS: lambda: in_a_graph(our_step(size, "native", False), batch(size)),
         "native compiled": lambda: our_step(size, "native", True),
         "triton": lambda: our_step(size, "triton", False),
         "triton in a graph": lambda: in_a_graph(our_step(size, "triton", False), batch(size)),
         "reference compiled": lambda: our_step(size, "reference", True),
     }
     if importlib.util.find_spec("transformers"):
-        makers["transformers compiled"] = lambda: their_step(size)
+        makers[THEIRS] = lambda: their_step(size)
     steps = {}
     for name, make in makers.items():
         try:
@@ -153,6 +160,21 @@ def timed(step: Step, ids: Tensor) -> tuple[float, float]:
     return (time.perf_counter() - begin) * 1e3, torch.cuda.max_memory_allocated() / 1e6
 
 
+def goals(medians: dict[str, dict[str, float]], mfu: dict[str, float]) -> list[tuple[str, bool | None]]:
+    """What is to be reached, and whether it is; None where something that it needs did not run."""
+    ours, theirs = ({size: m.get(name, math.nan) for size, m in medians.items()} for name in (OURS, THEIRS))
+    checks = (
+        ("small: at most 6 ms a step", 6.0 - ours.get("small", math.nan)),
+        (
+            "small: at least 2 times as fast as transformers",
+            theirs.get("small", math.nan) / ours.get("small", math.nan) - 2,
+        ),
+        ("base: MFU of at least 50 %", mfu.get("base", math.nan) - 0.5),
+        ("base: at least 1.5 times as fast", theirs.get("base", math.nan) / ours.get("base", math.nan) - 1.5),
+    )
+    return [(what, None if math.isnan(margin) else margin >= 0) for what, margin in checks]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", type=Path, help="CSV to write")
@@ -160,6 +182,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=math.inf, help="start nothing new after this long")
     options = parser.parse_args()
     begin, rows = time.monotonic(), []
+    peak = matrix_peak(torch.device("cuda"), torch.bfloat16, seconds=2.0)
+    print(peak, flush=True)
+    medians: dict[str, dict[str, float]] = {}
+    shares: dict[str, float] = {}
     for size, (count, length) in SHAPES.items():
         print(f"{size}, {count} x {length}", flush=True)
         steps = variants(size)
@@ -175,17 +201,35 @@ def main() -> None:
             times = [t for t, _ in taken]
             cuts, median = statistics.quantiles(times, n=5), statistics.median(times)
             rate, memory = count * length / median * 1e3, max(m for _, m in taken)
-            print(f"  {name:22} {median:8.2f} ms  {rate:10.0f} tokens/s  {memory:8.0f} MB", flush=True)
+            flops = step_flops(getattr(ElectraConfig, size)(), count * length, count * length**2)
+            mfu = flops / (median / 1e3) / peak.flops
+            medians.setdefault(size, {})[name] = median
+            if name == OURS:
+                shares[size] = mfu
+            shown = f"{median:8.2f} ms  {rate:10.0f} tokens/s  MFU {mfu:6.1%}  {memory:8.0f} MB"
+            print(f"  {name:22} {shown}", flush=True)
             numbers = [f"{x:.4f}" for x in (median, cuts[0], cuts[3])]
             rows.append(
-                [size, count, length, name, *numbers, f"{rate:.0f}", f"{memory:.0f}", torch.cuda.get_device_name()]
+                [
+                    size,
+                    count,
+                    length,
+                    name,
+                    *numbers,
+                    f"{rate:.0f}",
+                    f"{mfu:.4f}",
+                    f"{memory:.0f}",
+                    torch.cuda.get_device_name(),
+                ]
             )
         if options.record:
             with options.record.open("w", newline="") as file:
                 csv.writer(file).writerows([COLUMNS, *rows])
         if time.monotonic() - begin > options.seconds:
             print("out of time", flush=True)
-            return
+            break
+    for what, reached in goals(medians, shares):
+        print(f"{what}: {'not measured' if reached is None else 'yes' if reached else 'no'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def sanitize(out: Path) -> list[Result]:
 
 def benchmarks(out: Path) -> list[Result]:
     results = []
-    for path, seconds in (("bench_cuda_ops.py", 120), ("bench_cuda_step.py", 60)):
+    for path, seconds in (("bench_cuda_ops.py", 120), ("bench_cuda_step.py", 180)):
         command = [sys.executable, f"benchmarks/{path}", "--record", str(out / f"{Path(path).stem}.csv")]
         results += together([Task(Path(path).stem, [*command, "--seconds", str(seconds - 15)], seconds)], out)
     return results
