@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from electra_fast.data.manifest import MANIFEST_NAME, Corpus, Manifest
 from electra_fast.data.shards import ShardEntry, verify_shard
 from electra_fast.data.tokenizer import Tokenizer
-from electra_fast.errors import ConfigError, ShardError
+from electra_fast.errors import ConfigError, ElectraError, ShardError
 from electra_fast.files import atomic_writer
 
 _BLOCK_BYTES = 1 << 22
@@ -76,8 +76,7 @@ class RemoteShards:
         return path
 
     def release(self, number: int) -> None:
-        self._path(number).unlink(missing_ok=True)
-        _lock_path(self._path(number)).unlink(missing_ok=True)
+        self._path(number).unlink(missing_ok=True)  # not its lock, which another process may hold
 
     def _copy(self, entry: ShardEntry, path: Path) -> None:
         source = f"{self.root}/{entry.name}"
@@ -87,12 +86,14 @@ class RemoteShards:
                 if (size, crc) == (entry.bytes, entry.crc32):
                     return
                 problem = f"it has {size} bytes and crc32 {crc:08x}, expected {entry.bytes} and {entry.crc32:08x}"
-            except FileNotFoundError:
-                raise ShardError(f"shard {source} is missing: copy the corpus there again") from None
-            except OSError as error:
-                if error.filename == str(path):
+            except ElectraError:
+                raise
+            except Exception as error:  # every kind of file system has kinds of its own
+                if str(getattr(error, "filename", None)).startswith(str(self.cache)):
                     raise
-                problem = f"it cannot be read: {error}"
+                if isinstance(error, FileNotFoundError):
+                    raise ShardError(f"shard {source} is missing: copy the corpus there again") from None
+                problem = f"it cannot be read: {error or type(error).__name__}"
             if pause is None:
                 raise ShardError(f"shard {source} is damaged or out of reach: {problem}")
             time.sleep(pause)
@@ -115,14 +116,10 @@ class _WrongContentError(Exception):
     pass
 
 
-def _lock_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
-
-
 @contextlib.contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(_lock_path(path), "wb") as lock:
+    with open(path.with_name(f".{path.name}.lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

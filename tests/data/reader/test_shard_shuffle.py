@@ -1,17 +1,19 @@
 """Two-level shuffling, of a local corpus and of one behind a URL: every example once an epoch, exact resumption, ranks,
 a bounded cache, and what happens when a shard is missing, damaged or late."""
 
+import errno
 import itertools
 import json
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from electra_fast.data import PrepareOptions, open_corpus, prepare, shard_store
 from electra_fast.data.shard_shuffle import ShardShuffledBatches
 from electra_fast.data.shard_store import open_remote_corpus
-from electra_fast.errors import CheckpointError, ConfigError, CorpusError, ShardError
+from electra_fast.errors import CheckpointError, ConfigError, CorpusError, DiskFullError, ShardError
 
 OPTIONS = {"tokens": 128, "together": 3, "seed": 5}
 WORDS = [f"w{index}" for index in range(500)]
@@ -200,6 +202,34 @@ def test_a_failure_of_the_network_is_tried_again(url, tmp_path, monkeypatch):
     with pytest.raises(ShardError, match=r"train-00001.shard is damaged or out of reach: .*connection reset"):
         remote.training.fetch(1)
     assert not list((tmp_path / "cache").glob("*-train-00001.shard"))
+
+
+def test_who_shares_a_cache_fetches_a_shard_once(url, tmp_path, monkeypatch):
+    stores = [open_remote_corpus(url, tmp_path / "cache").training for _ in range(4)]
+    opened, paths = stores[0].filesystem.open, []
+
+    def slow(path, mode):
+        paths.append(path)
+        time.sleep(0.05)
+        return opened(path, mode)
+
+    monkeypatch.setattr(stores[0].filesystem, "open", slow)  # one object for all: fsspec keeps its file systems
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda store: store.fetch(4), stores))
+    assert len(set(found)) == len(paths) == 1
+
+
+def test_a_cache_that_cannot_be_written(url, tmp_path):
+    remote = open_remote_corpus(url, tmp_path / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "cache" / "x"))
+
+        patch.setattr("electra_fast.files.os.fsync", full)
+        with pytest.raises(DiskFullError, match="no space left"):
+            remote.training.fetch(0)
+    assert remote.training.fetch(0).exists()
 
 
 def test_missing_and_damaged_shards_behind_a_url(url, tmp_path, monkeypatch):
