@@ -2,6 +2,8 @@
 
 import builtins
 import errno
+import os
+import pickle
 import random
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from electra_fast import files
 from electra_fast.errors import CheckpointError, DiskFullError
 from electra_fast.workflows.pretraining.checkpoint import CheckpointDirectory, load_checkpoint
+from electra_fast.workflows.pretraining.sharded import METADATA, read_sharded
 
 
 def state(value):
@@ -152,6 +155,45 @@ def test_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_path
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001.pt"]
     assert directory.load_newest()[0]["step"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is")
+def test_full_disk_leaves_no_part_of_a_directory(tmp_path, monkeypatch):
+    """A checkpoint in parts, which torch writes."""
+    directory = CheckpointDirectory(tmp_path, keep=1)
+    parts = {"options": {"model": "small"}, "tensors": {"weights": torch.ones(3000)}}
+    assert directory.save(1, parts).is_dir()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFullError, match=r"no space left.*step 2.*step-00000001 is intact.*--resume"):
+        directory.save(2, parts)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    loaded, _ = directory.load_newest()
+    tensors = {"weights": torch.zeros(3000)}
+    read_sharded(loaded["tensors"], tensors)
+    assert torch.equal(tensors["weights"], torch.ones(3000))
+    with pytest.raises(CheckpointError, match="is not of this network"):
+        read_sharded(loaded["tensors"], {"others": torch.zeros(3)})
+
+
+class Runs:
+    """What a pickle can be made to run."""
+
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is")
+def test_nothing_in_a_directory_is_run(tmp_path, capsys):
+    path = CheckpointDirectory(tmp_path).save(1, {"tensors": {"weights": torch.ones(3)}})
+    (path / METADATA).write_bytes(pickle.dumps(Runs()))
+    with pytest.raises(CheckpointError, match=r"builtins\.print is nothing that describes a tensor"):
+        read_sharded(path, {"weights": torch.ones(3)})
+    assert capsys.readouterr().out == ""
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

@@ -15,7 +15,7 @@ import torch
 from electra_fast.data import PrepareOptions, prepare
 from electra_fast.errors import CheckpointError, ConfigError, ShardError
 from electra_fast.workflows.pretraining import loop, pretrain, resume, run
-from electra_fast.workflows.pretraining.checkpoint import CheckpointDirectory
+from electra_fast.workflows.pretraining.checkpoint import CheckpointDirectory, load_checkpoint
 from electra_fast.workflows.pretraining.config_file import write_config
 
 CLOCK = ("seconds", "tokens_per_second", "tflops", "mfu", "data_wait", "memory_mb")
@@ -82,6 +82,32 @@ def test_after_a_crash(tiny, monkeypatch, changes):
     result = resume(tiny("parts").output_path)
     assert result.step == 8
     assert_same_run(tiny("whole").output_path, result.output)
+
+
+def test_a_checkpoint_of_version_1(tiny, monkeypatch):
+    """From before a run could have several processes: their options and the metrics of each are missing."""
+    pretrain(tiny("whole"))
+    at_step(monkeypatch, 5, crash)
+    with pytest.raises(Crash):
+        pretrain(tiny("parts"))
+    monkeypatch.undo()
+    path = CheckpointDirectory(tiny("parts").output_path / "checkpoints").newest()
+    saved = load_checkpoint(path)
+    for name in ("ranks", "parallel", "on_nonfinite"):
+        del saved["options"][name]
+    del saved["watch"]
+    (metrics,) = saved["metrics"]
+    torch.save({**saved, "version": 1, "metrics": {**metrics, "sums": metrics["sums"][:8]}}, path)
+    assert_same_run(tiny("whole").output_path, resume(tiny("parts").output_path).output)
+
+
+def test_the_same_command_begins_and_goes_on(tiny, monkeypatch):
+    pretrain(tiny("whole"))
+    at_step(monkeypatch, 5, crash)
+    with pytest.raises(Crash):
+        pretrain(tiny("parts"), or_resume=True)
+    monkeypatch.undo()
+    assert_same_run(tiny("whole").output_path, pretrain(tiny("parts"), or_resume=True).output)
 
 
 def test_after_a_crash_before_the_first_checkpoint(tiny, monkeypatch):
