@@ -1,5 +1,6 @@
 """One optimiser step: schedule, accumulation, randomness by counter, and losses that are not finite."""
 
+import functools
 import itertools
 import json
 
@@ -136,6 +137,16 @@ def test_nothing_random_but_seed_and_counter(start):
         torch.rand(7)
         b = training_step(second)
         assert torch.equal(torch.stack(a), torch.stack(b))
+
+
+def test_a_compiled_network_takes_the_same_steps(start, monkeypatch):
+    """Traced without a break, with accumulation; torch's own operations run as ever, so that no bit may differ."""
+    plain = start(accumulation=2, hidden_dropout_prob=0.1)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    compiled = start(accumulation=2, hidden_dropout_prob=0.1, compile=True)
+    assert compiled.forward is not compiled.network
+    for _ in range(3):
+        assert torch.equal(torch.stack(training_step(plain)), torch.stack(training_step(compiled)))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
