@@ -49,8 +49,12 @@ def released(corpus, tmp_path):
     """``released()``: a discriminator and a generator of other widths and heads, saved by transformers."""
     transformers = pytest.importorskip("transformers", reason="writes what is published")
 
-    def make(**changes):
-        shared = {"vocab_size": Manifest.load(corpus).vocab_size, "embedding_size": 16, "max_position_embeddings": 40}
+    def make(spare=0, **changes):
+        shared = {
+            "vocab_size": Manifest.load(corpus).vocab_size + spare,
+            "embedding_size": 16,
+            "max_position_embeddings": 40,
+        }
         sizes = {
             "discriminator": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
             "generator": {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3},
@@ -293,6 +297,28 @@ def test_no_tokenizer_beside_the_checkpoint(continued, released, other_corpus):
 
 def test_nothing_to_transplant_is_said(continued, released):
     assert begun(continued(init=released(), transplant=True))[1] == ["transplant: both vocabularies are the same"]
+
+
+def test_embeddings_of_no_token_are_left_out(continued, released):
+    """Some vocabularies are filled up to a round number."""
+    folder = released(spare=5)
+    state, notes = begun(continued(init=folder))
+    size = state.pair.config.vocab_size
+    assert f"{size + 5:,} embeddings for {size:,} tokens: those of no token are left out" in notes[0]
+    for network in ("discriminator", "generator"):
+        saved = load_pretrained(folder / network).state_dict()[WORDS]
+        assert torch.equal(getattr(state.pair, network).state_dict()[WORDS], saved[:size])
+
+
+def test_a_generator_frozen_untrained_is_said_to_be_a_control(tiny, continued, released):
+    frozen = {"freeze_generator": True, "embedding_sharing": "none"}
+    for options in (
+        tiny(**frozen),
+        continued(init_discriminator=released() / "discriminator", generator_hidden_fraction=0.5, **frozen),
+    ):
+        assert begun(options)[1] == [
+            "the generator is frozen as it is initialised, which is a control: init_generator gives a trained one"
+        ]
 
 
 def test_every_size_is_left_out():

@@ -104,8 +104,12 @@ def adopt(options: PretrainOptions, corpus: Corpus) -> tuple[PretrainOptions, St
         ConfigError: an option contradicts the checkpoint, or the vocabulary is another and ``transplant`` is not given.
     """
     paths = directories(options)
+    if options.freeze_generator and paths[1] is None:
+        control = "the generator is frozen as it is initialised, which is a control: init_generator gives a trained one"
+    else:
+        control = None
     if paths == (None, None):
-        return options, Start()
+        return options, Start(notes=[control] if control else [])
     if options.objective in ("electric", "mlm"):
         raise ConfigError(f"init is for objective electra, got objective {options.objective}")
     configs = [None if path is None else load_config(path) for path in paths]
@@ -118,7 +122,7 @@ def adopt(options: PretrainOptions, corpus: Corpus) -> tuple[PretrainOptions, St
             None if path is None else _weights(path, kind, rows, transplant)
             for path, kind in zip(paths, (ElectraForPreTraining, ElectraForMaskedLM), strict=True)
         ]
-    notes += _shared(options, *networks)
+    notes += [control] if control else _shared(options, *networks)
     longest = max(config.max_position_embeddings for config in configs if config is not None)
     if rows > longest:
         notes.append(f"position table: {longest} rows extended to {rows} by repeating them")
@@ -167,6 +171,9 @@ def _vocabulary(
         return None, [f"{path} has no tokenizer: its {size:,} embeddings are taken to be those of the corpus's tokens"]
     old = Tokenizer.load(path)
     if old.backend.get_vocab(with_added_tokens=True) == new.backend.get_vocab(with_added_tokens=True):
+        if size != new.vocab_size:
+            said = f"{path} has {size:,} embeddings for {new.vocab_size:,} tokens: those of no token are left out"
+            return plan_transplant(old, new), [said]
         return None, ["transplant: both vocabularies are the same"] if options.transplant else []
     if not options.transplant:
         raise ConfigError(
