@@ -136,6 +136,7 @@ def test_a_share_of_a_job(monkeypatch, capsys):
     code, out, err = run(monkeypatch, capsys, *usual, "--machines", "2")
     assert (code, err) == (0, "")
     assert f"{open_corpus('corpus').manifest.splits['train'].tokens:,}" in out
+    monkeypatch.delenv("RANK")
     code, _, err = run(monkeypatch, capsys, *usual, "--machine", "1")
     assert (code, err) == (2, "error: --machine is one of several: say of how many with --machines\n")
 
