@@ -22,7 +22,7 @@ OF_PREPARE = {
     "validation-fraction",
     "vocab-size",
 }
-OF_OTHER_COMMANDS = {"auto-resume", "help", "hourly-price", "no-python", "nproc-per-node", "out", "resume", "text"}
+OF_OTHER_COMMANDS = {"auto-resume", "help", "hourly-price", "nproc-per-node", "out", "resume", "text"}
 
 
 def test_the_cost_table():
