@@ -1,20 +1,25 @@
-"""What a call of an op with Triton kernels costs the host, besides the launch itself. Needs Triton, but no GPU.
+"""What a call of an op with Triton kernels costs the host, besides its launches. Needs Triton, but no GPU.
 
     python benchmarks/bench_triton_host_overhead.py
     python benchmarks/bench_triton_host_overhead.py --op layer_norm --op gelu
 
 Method: Triton believes in an active driver for sm_90, compiles the kernels for it, and calls a launcher that does
-nothing. Tensors are tiny and on the CPU. A call is timed in runs of 20; the least of many runs counts, as a host does
-other things as well. Columns, in microseconds a call:
+nothing. Tensors are small and on the CPU. A call is timed in runs of 20, with those of the other columns in turn; the
+least of many runs counts, as a host does other things as well. Columns, in microseconds a call:
 
     launches    how many kernels the call launches
-    triton      these launches alone, with the same arguments: Triton's look-up of the compiled kernel
-    launcher    `forward` of electra_fast/triton/X.py: allocation, look-up of configurations, launches
+    triton      the same launches as Triton makes them, `kernel[grid](...)`: each looks up its compiled kernel
+    launcher    `forward` of electra_fast/triton/X.py: allocation, look-up of configurations, and launches that reuse
+                the compiled kernel (launch.py), which can make it cheaper than "triton"
     inference   the public function under no_grad: checks, choice of the backend, launcher
     training    the same with gradients: the autograd node in addition
-    ours        training less triton: what this package adds to what its launches cost
-    backward    torch.autograd.grad of the first output less its launches: autograd's engine, which on a GPU works in a
-                thread of its own, and the backward launcher
+    floor       the least that such a node takes: an autograd.Function that saves as many tensors, is applied in the
+                same way, and does nothing but detach a tensor (0.4) to have an output
+    - triton    inference and training less "triton": what a call costs more than its launches in a plain Triton
+                program; what launches without a look-up save counts in its favour
+    backward    torch.autograd.grad of the first output less its launches made by Triton: autograd's engine, which on a
+                GPU works in a thread of its own, the backward launcher, and on the CPU the zeroing of gradients
+    loop        a fixed loop of Python: where it differs, the processor had another clock, and so rows do not compare
 
 Contained: everything in Python, torch's allocation on the CPU. Not contained: cuLaunchKernel and the packing of its
 arguments (2 to 4 µs a launch), torch's caching allocator in place of malloc, the question which device is current.
@@ -91,19 +96,25 @@ def pretend() -> None:
         registration._library.impl(function, registration._launcher(op, part), "CPU")
 
 
-def least(functions: list[Callable[[], object]], runs: int = 300, calls: int = 20) -> list[float]:
-    """Microseconds of one call of each, in turn, so that all of them meet the moments when the host is quiet."""
-    for function in functions:
-        for _ in range(100):
-            function()
+def least(functions: list[tuple[Callable[[], object], bool]], runs: int = 300, calls: int = 20) -> list[float]:
+    """Microseconds of one call of each, with or without gradients, in turn, so that all of them meet the moments when
+    the host is quiet."""
     best = [float("inf")] * len(functions)
-    for _ in range(runs):
-        for i, function in enumerate(functions):
-            start = time.perf_counter_ns()
-            for _ in range(calls):
-                function()
-            best[i] = min(best[i], time.perf_counter_ns() - start)
+    for run in range(runs + 5):
+        for i, (function, gradients) in enumerate(functions):
+            with torch.set_grad_enabled(gradients):
+                start = time.perf_counter_ns()
+                for _ in range(calls):
+                    function()
+                spent = time.perf_counter_ns() - start
+            if run >= 5:  # the first ones compile and fill caches
+                best[i] = min(best[i], spent)
     return [time / calls / 1e3 for time in best]
+
+
+def loop() -> None:
+    for _ in range(500):
+        pass
 
 
 def launches_of(function: Callable[[], object]) -> tuple[int, Callable[[], None]]:
@@ -180,6 +191,22 @@ def launcher_of(op: str, function: Callable[[], object]) -> Callable[[], object]
     return lambda: forward(*seen[0])
 
 
+def floor_of(op: str, output: Tensor, leaves: list[Tensor]) -> Callable[[], object]:
+    """Applies a node that saves what the op's node has saved, and does nothing else."""
+    node = output.grad_fn
+    assert node.name() == f"{op}Backward", node
+    saved, detached = node.saved_tensors, output.detach()
+
+    class Floor(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, others: list[Tensor], args: tuple, *differentiable: Tensor) -> Tensor:
+            ctx.save_for_backward(*saved)
+            return detached.detach()
+
+    apply = super(torch.autograd.Function, Floor).apply  # as electra_fast/registration.py does it
+    return lambda: apply([], (), *leaves)
+
+
 def measure(op: str, function: Callable, tensors: list[Tensor]) -> str:
     """A line of the table."""
 
@@ -187,10 +214,10 @@ def measure(op: str, function: Callable, tensors: list[Tensor]) -> str:
         return function(*tensors)
 
     count, again = launches_of(call)
-    with torch.no_grad():
-        triton, launcher, inference = least([again, launcher_of(op, call), call])
+    forward = [(loop, False), (again, False), (launcher_of(op, call), False), (call, False)]
     if not tensors:
-        return row(op, count, triton, launcher, inference, None, inference - triton, None)
+        clock, triton, launcher, inference = least(forward)
+        return row(op, count, triton, launcher, inference, None, None, inference - triton, None, None, clock)
     leaves = [x.clone().requires_grad_() for x in tensors]
     output = first(function(*leaves))
     grad = torch.ones_like(output)
@@ -198,9 +225,12 @@ def measure(op: str, function: Callable, tensors: list[Tensor]) -> str:
     def backward() -> object:
         return torch.autograd.grad(output, leaves, grad, retain_graph=True)
 
+    forward += [(lambda: function(*leaves), True), (floor_of(op, output, leaves), True)]
+    clock, triton, launcher, inference, training, floor = least(forward)
     _, backward_again = launches_of(backward)
-    training, backward_all, backward_triton = least([lambda: function(*leaves), backward, backward_again])
-    return row(op, count, triton, launcher, inference, training, training - triton, backward_all - backward_triton)
+    engine, backward_triton = least([(backward, True), (backward_again, False)])
+    over = inference - triton, training - triton, engine - backward_triton
+    return row(op, count, triton, launcher, inference, training, floor, *over, clock)
 
 
 def row(op: str, launches: int, *times: float | None) -> str:
@@ -213,7 +243,9 @@ def main() -> None:
     options = parser.parse_args()
     pretend()
     print(f"triton {triton.__version__}, torch {torch.__version__}, Python {platform.python_version()}; µs a call\n")
-    print("| op | launches | triton | launcher | inference | training | ours | backward |\n" + "|---" * 8 + "|")
+    columns = ("op", "launches", "triton", "launcher", "inference", "training", "floor")
+    columns += ("inference - triton", "training - triton", "backward", "loop")
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
     with ops.use_backend("triton"):
         for op, (function, tensors) in cases().items():
             if not options.op or op in options.op:

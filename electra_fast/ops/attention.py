@@ -47,12 +47,9 @@ def attention(
     Source: Vaswani et al. 2017, section 3.2.1; Dao et al. 2022 for what is saved.
     """
     op = "attention"
-    checks.check(op, "q", q, checks.FLOATS, (None, None, None))
+    if not _fit(q, k, v, cu_seqlens_q):
+        _check(op, q, k, v, cu_seqlens_q)
     cast = checks.autocast_dtype(q)
-    dtypes = (q.dtype,) if cast is None else checks.CASTABLE
-    checks.check(op, "k", k, dtypes, (None, *q.shape[1:]), q)
-    checks.check(op, "v", v, dtypes, k.shape, q)
-    checks.check_cu_seqlens(op, "cu_seqlens_q", cu_seqlens_q, q)
     if cu_seqlens_k is None:
         cu_seqlens_k = cu_seqlens_q
     else:
@@ -69,6 +66,34 @@ def attention(
     rng = checks.dropout_rng(op, dropout_p, rng, site, q)
     args = (q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, scale, causal, dropout_p, rng, site)
     return backend.run(op, args, q.device, q.dtype)[0]
+
+
+def _fit(q, k, v, cu_seqlens_q) -> bool:
+    """Whether nothing is wrong, in half the time of `_check`. False also for what is unusual: unequal dtypes."""
+    try:
+        (_, heads, dim), (_, heads_k, dim_k) = q.shape, k.shape
+        (ends,), dtype, device = cu_seqlens_q.shape, q.dtype, q.device
+        return (
+            dtype in checks.FLOATS
+            and k.dtype is v.dtype is dtype
+            and heads_k == heads
+            and dim_k == dim
+            and v.shape == k.shape
+            and cu_seqlens_q.dtype is torch.int32
+            and ends > 0
+            and k.device == v.device == cu_seqlens_q.device == device
+        )
+    except (AttributeError, ValueError):  # no tensor, or not of so many dimensions
+        return False
+
+
+def _check(op: str, q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor) -> None:
+    """One by one, with a message for what does not fit."""
+    checks.check(op, "q", q, checks.FLOATS, (None, None, None))
+    dtypes = (q.dtype,) if checks.autocast_dtype(q) is None else checks.CASTABLE
+    checks.check(op, "k", k, dtypes, (None, *q.shape[1:]), q)
+    checks.check(op, "v", v, dtypes, k.shape, q)
+    checks.check_cu_seqlens(op, "cu_seqlens_q", cu_seqlens_q, q)
 
 
 def attention_padded(

@@ -133,7 +133,7 @@ def run(op: str, args: tuple, device: torch.device, *dtypes: torch.dtype):
     """Call the chosen implementation with the arguments of the op's schema, outside autocast: casts are made by now."""
     kind = device.type
     implementation = _TABLE[_choose(op, kind, dtypes)].implementations[op]
-    if torch.is_autocast_enabled(kind):
+    if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             return implementation(*args)
     return implementation(*args)

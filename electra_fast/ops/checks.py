@@ -71,7 +71,8 @@ def check_rng(op: str, rng: Tensor | None, site: int, like: Tensor) -> None:
     """int64 ``[2]`` = (seed, step) beside the other tensors, and a site that fits a word of the counter."""
     if rng is not None:
         check(op, "rng", rng, INT64, (2,), like)
-    check_range(op, "site", site, 0, 2**32 - 1)
+    if not 0 <= site < 2**32:
+        check_range(op, "site", site, 0, 2**32 - 1)
 
 
 def dropout_rng(op: str, p: float, rng: Tensor | None, site: int, like: Tensor) -> Tensor | None:
@@ -86,6 +87,8 @@ def dropout_rng(op: str, p: float, rng: Tensor | None, site: int, like: Tensor) 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype autocast casts x to; None where autocast is off, and for float64, which it leaves alone."""
+    if not torch._C._is_any_autocast_enabled():
+        return None
     kind = x.device.type
     if x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)

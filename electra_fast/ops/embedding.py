@@ -44,26 +44,53 @@ def embedding(
     Source: Devlin et al. 2019, section 3; google-research/electra ``modeling.py``.
     """
     op = "embedding"
+    tables = (input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias)
+    if not _fit(*tables):
+        _check(op, *tables)
+    dtype = word.dtype
+    padding = -1 if padding_idx is None else padding_idx
+    if not -1 <= padding < word.shape[0]:
+        checks.check_range(op, "padding_idx", padding, -1, word.shape[0] - 1)
+    if out_dtype is None:
+        out_dtype = checks.autocast_dtype(word) or dtype
+    if (out_dtype == torch.float64) != (dtype == torch.float64):
+        raise TypeError(f"embedding: out_dtype must be float64 for float64 tables and only for them, got {out_dtype}")
+    rng = checks.dropout_rng(op, dropout_p, rng, site, word)
+    return backend.run(op, (*tables, eps, dropout_p, rng, site, padding, out_dtype), word.device, dtype, out_dtype)[0]
+
+
+def _fit(input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias) -> bool:
+    """Whether nothing is wrong, in half the time of `_check`. False also for what is unusual: vectors of two dtypes."""
+    try:
+        (_, width), (_, width_1), (_, width_2) = word.shape, position.shape, token_type.shape
+        dtype, device, shape, vectors = word.dtype, word.device, input_ids.shape, weight.dtype
+        return (
+            width_1 == width_2 == width
+            and dtype in checks.FLOATS
+            and weight.shape == bias.shape == (width,)
+            and position_ids.shape == token_type_ids.shape == shape
+            and position.dtype is token_type.dtype is dtype
+            and bias.dtype is vectors
+            and (vectors is dtype or vectors is torch.float32)
+            and input_ids.dtype is position_ids.dtype is token_type_ids.dtype is torch.int64
+            and position.device == token_type.device == weight.device == bias.device == device
+            and input_ids.device == position_ids.device == token_type_ids.device == device
+        )
+    except (AttributeError, ValueError):  # no tensor, or no matrix
+        return False
+
+
+def _check(op, input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias) -> None:
+    """One by one, with a message for what does not fit."""
     checks.check(op, "word", word, checks.FLOATS, (None, None))
-    width = word.shape[1]
-    checks.check(op, "position", position, (word.dtype,), (None, width), word)
-    checks.check(op, "token_type", token_type, (word.dtype,), (None, width), word)
-    checks.check(op, "weight", weight, checks.parameter_dtypes(word), (width,), word)
-    checks.check(op, "bias", bias, checks.parameter_dtypes(word), (width,), word)
+    table, parameters = (None, word.shape[1]), checks.parameter_dtypes(word)
+    checks.check(op, "position", position, (word.dtype,), table, word)
+    checks.check(op, "token_type", token_type, (word.dtype,), table, word)
+    checks.check(op, "weight", weight, parameters, table[1:], word)
+    checks.check(op, "bias", bias, parameters, table[1:], word)
     checks.check(op, "input_ids", input_ids, checks.INT64, None, word)
     checks.check(op, "position_ids", position_ids, checks.INT64, input_ids.shape, word)
     checks.check(op, "token_type_ids", token_type_ids, checks.INT64, input_ids.shape, word)
-    padding = -1 if padding_idx is None else padding_idx
-    checks.check_range(op, "padding_idx", padding, -1, word.shape[0] - 1)
-    if out_dtype is None:
-        out_dtype = checks.autocast_dtype(word) or word.dtype
-    if (out_dtype == torch.float64) != (word.dtype == torch.float64):
-        raise TypeError(f"embedding: out_dtype must be float64 for float64 tables and only for them, got {out_dtype}")
-    rng = checks.dropout_rng(op, dropout_p, rng, site, word)
-    tables = (input_ids, position_ids, token_type_ids, word, position, token_type, weight, bias)
-    return backend.run(
-        op, (*tables, eps, dropout_p, rng, site, padding, out_dtype), word.device, word.dtype, out_dtype
-    )[0]
 
 
 def _accumulation(x: Tensor) -> torch.dtype:

@@ -6,6 +6,8 @@ bounds of the sequences' lengths in the schema are not needed.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -20,18 +22,19 @@ from .random import dropout_arguments
 WIDEST = 128
 
 
-def _tile_width(q: Tensor) -> int:
-    if q.shape[2] > WIDEST:
+@functools.cache
+def _tile_width(dim: int) -> int:
+    if dim > WIDEST:
         raise ValueError(
-            f"attention: q must have a head dimension of at most {WIDEST} for Triton kernels, got {q.shape[2]}; "
+            f"attention: q must have a head dimension of at most {WIDEST} for Triton kernels, got {dim}; "
             "use_backend('reference') takes any"
         )
-    return power_of_two(q.shape[2], 16)
+    return power_of_two(dim, 16)
 
 
-def _configuration(kernel: str, q: Tensor) -> Configuration:
+def _configuration(kernel: str, q: Tensor, dim: int) -> Configuration:
     """By head dimension, up to 64 or more; and apart for float32, whose products do not run on tensor cores."""
-    shape = "64" if q.shape[2] <= 64 else "128"
+    shape = "64" if dim <= 64 else "128"
     return configurations.configuration(kernel, q.device, f"float32 {shape}" if q.dtype == torch.float32 else shape)
 
 
@@ -63,8 +66,8 @@ def forward(
     site: int,
 ) -> tuple[Tensor, Tensor]:
     """out ``[Tq, H, D]`` and lse ``[H, Tq]`` float32, -inf for rows that see no key."""
-    width = _tile_width(q)
     total, heads, dim = q.shape
+    width = _tile_width(dim)
     batch = cu_seqlens_q.shape[0] - 1
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     lse = torch.empty((heads, total), dtype=torch.float32, device=q.device)
@@ -75,7 +78,7 @@ def forward(
     (q, k, v), strides = _with_strides(q, k, v)
     scale = max(scale, 1e-37)  # a hidden key's score is scale times -inf
     threshold, keep_scale = dropout_arguments(dropout_p)
-    c = _configuration("attention_forward", q)
+    c = _configuration("attention_forward", q, dim)
     with on(q.device):
         launch(
             forward_kernel,
@@ -106,8 +109,8 @@ def backward(
     site: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dq ``[Tq, H, D]``, dk and dv ``[Tk, H, D]``, from what forward returned; bit-equal from run to run."""
-    width = _tile_width(q)
     total_q, heads, dim = q.shape
+    width = _tile_width(dim)
     total_k, batch = k.shape[0], cu_seqlens_q.shape[0] - 1
     dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
     delta = torch.empty((heads, total_q), dtype=torch.float32, device=q.device)
@@ -118,7 +121,7 @@ def backward(
     columns = columns_of_thread(q.device)
     with on(q.device):
         if dq.numel() > 0:
-            c = _configuration("attention_backward_queries", q)
+            c = _configuration("attention_backward_queries", q, dim)
             launch(
                 query_kernel,
                 c,
@@ -128,7 +131,7 @@ def backward(
                 (*fixed, c.block_m, c.block_n, *columns),
             )
         if dk.numel() > 0:
-            c = _configuration("attention_backward_keys", q)
+            c = _configuration("attention_backward_keys", q, dim)
             launch(
                 key_kernel,
                 c,

@@ -20,7 +20,7 @@ _MOST_COMPILED = 4096  # entries; a model makes some dozens
 
 def on(device: torch.device) -> contextlib.AbstractContextManager:
     """Make ``device`` current while kernels are launched: Triton launches on the current device, not the tensors'."""
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
+    if device.index is None or device.index == torch.cuda.current_device():  # None: the CPU, in tests
         return _HERE
     return torch.cuda.device(device)
 
@@ -44,7 +44,12 @@ def launch(
     multiple of 16, for the constants and the options. Here dtypes, types of numbers, ``fixed`` (by value), the
     configuration and the device must be equal; and a call with an address that is no multiple of 16, or an integer
     that is no int32, is left to Triton. So are kernels with hooks, and AMD's GPUs, for which it also asks how large a
-    tensor is. Triton asks as well whether a constant of a kernel's module has been bound anew; ours never are.
+    tensor is.
+
+    What a launch that is made again does not ask, and Triton would: whether a constant of a kernel's module has been
+    bound anew, and ours never are; and whether the compiler is set otherwise than when the process first launched the
+    kernel (``knobs.compilation``, its environment variables, a hook between its stages), but for the two settings in
+    the key. Set the compiler before the first launch.
     """
     if INTERPRETED or torch.version.hip is not None:
         kernel[grid](*tensors, *numbers, *fixed, **c.options)

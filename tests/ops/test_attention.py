@@ -380,6 +380,21 @@ def test_errors(change, error, message) -> None:
         ops.attention(**{**make(6, 6, 2, 8), "cu_seqlens_q": boundaries([6]), **change})
 
 
+@pytest.mark.parametrize("name", ["q", "k", "v", "cu_seqlens_q"])
+def test_every_tensor_is_checked(name) -> None:
+    """They are checked together, and one by one only where that fails: nothing may slip through."""
+    inputs = {**make(6, 6, 2, 8), "cu_seqlens_q": boundaries([6])}
+    x = inputs[name]
+    with pytest.raises(TypeError, match=f"attention: {name} must be a Tensor, got list"):
+        ops.attention(**{**inputs, name: x.tolist()})
+    with pytest.raises(TypeError, match=r"attention: .* must be .*, got "):
+        ops.attention(**{**inputs, name: x.bool()})
+    with pytest.raises(ValueError, match=r"attention: .* must have shape"):
+        ops.attention(**{**inputs, name: x[None]})
+    with pytest.raises(ValueError, match=r"attention: .* must be on"):
+        ops.attention(**{**inputs, name: x.to("meta")})
+
+
 def test_padded_errors() -> None:
     x = torch.ones(2, 3, 1, 8)
     with pytest.raises(TypeError, match="attention_padded: mask must be bool, got int64"):

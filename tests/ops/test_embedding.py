@@ -213,3 +213,20 @@ def test_id_outside_its_table(backend, name, value) -> None:
 def test_errors(change, error, message) -> None:
     with pytest.raises(error, match=message):
         ops.embedding(**{**make((4,), 5, 8), **change})
+
+
+@pytest.mark.parametrize(
+    "name", ["input_ids", "position_ids", "token_type_ids", "word", "position", "token_type", "weight", "bias"]
+)
+def test_every_tensor_is_checked(name) -> None:
+    """They are checked together, and one by one only where that fails: nothing may slip through."""
+    inputs = make((4,), 5, 8)
+    x = inputs[name]
+    with pytest.raises(TypeError, match=f"embedding: {name} must be a Tensor, got list"):
+        ops.embedding(**{**inputs, name: x.tolist()})
+    with pytest.raises(TypeError, match=r"embedding: .* must be .*, got "):
+        ops.embedding(**{**inputs, name: x.bool()})
+    with pytest.raises(ValueError, match=r"embedding: .* must have shape"):
+        ops.embedding(**{**inputs, name: x[None]})
+    with pytest.raises(ValueError, match=r"embedding: .* must be on"):
+        ops.embedding(**{**inputs, name: x.to("meta")})
