@@ -150,7 +150,7 @@ def test_configurations_change_nothing_but_rounding(blocks, columns, device, tri
     inputs = make(([70, 5], None, 1, 1, 16), torch.float32, device)
     given = options(device, 0.5) | {"causal": True}
     expected = outputs(inputs, **given)
-    monkeypatch.setattr(attention, "_configuration", lambda kernel, q: Configuration("a test", *blocks))
+    monkeypatch.setattr(attention, "_configuration", lambda kernel, q, dim: Configuration("a test", *blocks))
     monkeypatch.setattr(attention, "columns_of_thread", lambda device: columns)
     for actual, wanted in zip(outputs(inputs, **given), expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=2e-6, atol=2e-6)
