@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from electra_fast import nn as fast
-from electra_fast import ops
+from electra_fast.nn.embeddings import TABLES
 
 from .config import ElectraConfig
 from .heads import ElectraForPreTraining
-
-TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 
 
 class DisentangledEmbeddings(fast.Embeddings):
@@ -38,36 +36,9 @@ class DisentangledEmbeddings(fast.Embeddings):
                 getattr(self, name).weight.zero_()
 
     def table(self, name: str) -> Tensor:
-        """``stop_gradient(E_generator) + Δ`` of one of `TABLES`."""
+        """``stop_gradient(E_generator) + Δ``, what `Embeddings.forward` looks up."""
         (generator,) = self._generator
         return getattr(generator, name).weight.detach() + getattr(self, name).weight
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        rng: Tensor | None = None,
-        site: int | None = None,
-    ) -> Tensor:
-        """As `Embeddings.forward`."""
-        if position_ids is None:
-            position_ids = torch.arange(input_ids.shape[-1], device=input_ids.device)
-        if token_type_ids is None:
-            token_type_ids = torch.zeros_like(input_ids)
-        return ops.embedding(
-            input_ids,
-            position_ids.expand(input_ids.shape),
-            token_type_ids.expand(input_ids.shape),
-            *map(self.table, TABLES),
-            self.LayerNorm.weight,
-            self.LayerNorm.bias,
-            eps=self.LayerNorm.eps,
-            dropout_p=self.dropout_p if self.training else 0.0,
-            rng=rng,
-            site=self.site if site is None else site,
-            padding_idx=self.word_embeddings.padding_idx,
-        )
 
 
 def plain_discriminator(discriminator: ElectraForPreTraining) -> ElectraForPreTraining:

@@ -10,6 +10,8 @@ from electra_fast import ops
 from .layer_norm import LayerNorm
 from .sizes import Sizes
 
+TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+
 
 class Embeddings(nn.Module):
     """``dropout(LN(word[ids] + position[position_ids] + token_type[token_type_ids]))``.
@@ -27,6 +29,10 @@ class Embeddings(nn.Module):
         self.LayerNorm = LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout_p = config.hidden_dropout_prob
         self.site = 0
+
+    def table(self, name: str) -> Tensor:
+        """The rows that are looked up in ``word_embeddings``, ``position_embeddings`` or ``token_type_embeddings``."""
+        return getattr(self, name).weight
 
     def forward(
         self,
@@ -56,6 +62,7 @@ class Embeddings(nn.Module):
             dropout_p=self.dropout_p if self.training else 0.0,
             rng=rng,
             site=self.site if site is None else site,
+            tables=tuple(map(self.table, TABLES)),
         )
 
 
@@ -68,16 +75,18 @@ def embed(
     dropout_p: float,
     rng: Tensor | None,
     site: int,
+    tables: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """`electra_fast.ops.embedding` with the tables of a module that has ``ElectraEmbeddings``' names."""
+    """`electra_fast.ops.embedding` with the tables (unless others are given) of a module that has
+    ``ElectraEmbeddings``' names."""
     norm = embeddings.LayerNorm
+    if tables is None:
+        tables = tuple(getattr(embeddings, name).weight for name in TABLES)
     return ops.embedding(
         input_ids,
         position_ids.expand(input_ids.shape),
         token_type_ids.expand(input_ids.shape),
-        embeddings.word_embeddings.weight,
-        embeddings.position_embeddings.weight,
-        embeddings.token_type_embeddings.weight,
+        *tables,
         norm.weight,
         norm.bias,
         eps=norm.eps,
