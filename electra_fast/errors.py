@@ -17,6 +17,10 @@ class CorpusError(ElectraError):
     """The input text is missing, empty, unreadable or not in the promised format."""
 
 
+class DataError(ElectraError):
+    """Task data (a table, a CoNLL or SQuAD file, an input to predict) that is missing, damaged or cannot be used."""
+
+
 class TokenizerError(ElectraError):
     """A tokenizer that cannot be loaded or trained, or lacks a token ELECTRA needs."""
 
