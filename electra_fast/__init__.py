@@ -23,6 +23,7 @@ _EXPORTS = {
     "ElectraModel": "models",
     "ElectraPretrainingPair": "models",
     "load_pretrained": "models",
+    "load_task": "workflows.evaluation.predictor",
     "save_pretrained": "models",
 }
 _SUBMODULES = ("data", "models", "nn", "ops", "optim", "reference", "rng", "workflows")

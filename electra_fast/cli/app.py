@@ -16,7 +16,9 @@ import electra_fast
 from electra_fast.cli.bench import bench
 from electra_fast.cli.demo import demo
 from electra_fast.cli.doctor import doctor
+from electra_fast.cli.finetune import finetune
 from electra_fast.cli.mistakes import FileMistake, UsageError, command_name, flags, in_options, usage_message
+from electra_fast.cli.predict import predict
 from electra_fast.cli.prepare import prepare
 from electra_fast.cli.pretrain import pretrain
 from electra_fast.cli.report import report
@@ -32,6 +34,7 @@ app = typer.Typer(
     help="Pretrain and run ELECTRA fast in PyTorch.\n\n"
     "From raw text to a checkpoint: [bold]prepare[/] turns text into token shards, [bold]pretrain[/] trains on them, "
     "[bold]status[/] says how that goes, at any time, and [bold]report[/] makes a page of it. "
+    "From a checkpoint to use: [bold]finetune[/] teaches it a task, [bold]predict[/] does it. "
     "[bold]demo[/] does both on text that is already on this machine. [bold]doctor[/] says what runs where, and why. "
     "[bold]bench[/] measures it against the best of what else is there.",
     rich_markup_mode="rich",
@@ -39,7 +42,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-COMMANDS = {command.__name__: command for command in (prepare, pretrain, status, report, show, demo, doctor, bench)}
+COMMANDS = {
+    command.__name__: command
+    for command in (
+        prepare,
+        pretrain,
+        status,
+        report,
+        show,
+        finetune,
+        predict,
+        demo,
+        doctor,
+        bench,
+    )
+}
 for command in COMMANDS.values():
     # A paragraph a line: typer would keep the line ends of the source, which fit no terminal.
     app.command(help="\n\n".join(" ".join(text.split()) for text in inspect.getdoc(command).split("\n\n")))(command)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import sys
-from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Any
 
 import typer
 
 from electra_fast.cli.mistakes import FileMistake
+from electra_fast.cli.options import given as options_given
+from electra_fast.cli.options import parameters
 from electra_fast.errors import ConfigError
 from electra_fast.workflows.pretraining.options import PATHS, PretrainOptions
 
@@ -39,7 +38,7 @@ def pretrain(config: Path | None, resume: bool, auto_resume: bool, **given: Any)
         options = {} if config is None else read_config(config)
     except ConfigError as error:
         raise FileMistake(str(error)) from None
-    options |= {name: _plain(value) for name, value in given.items() if value is not None and value != []}
+    options |= options_given(given)
     if resume:
         output = PretrainOptions.from_mapping(options).output_path
         result = pretraining.resume(output, options)
@@ -57,57 +56,16 @@ pretrain.__doc__ = (
 )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _parameters() -> Iterator[inspect.Parameter]:
-    """The command's parameters: three of its own, then one for each option, without a value unless given."""
-    own = {
-        "config": (Path | None, typer.Option(help="TOML file of options; those given here count more.")),
-        "resume": (bool, typer.Option("--resume", help="Continue the run in --output from its newest checkpoint.")),
-        "auto_resume": (
-            bool,
-            typer.Option("--auto-resume", help="Continue the run in --output if there is one, else begin it."),
-        ),
-    }
-    hints = get_type_hints(PretrainOptions)
-    for field in dataclasses.fields(PretrainOptions):
-        kind = hints[field.name]
-        if field.name == "data":
-            kind = list[str]
-        elif field.name in PATHS:
-            kind = Path
-        elif field.name in ("max_time", "data_weights"):
-            kind = str
-        elif field.metadata["choices"]:
-            kind = Enum(field.name, {choice: choice for choice in field.metadata["choices"]}, type=str)
-        flag = f"--{field.name.replace('_', '-')}"
-        flags = [f"{flag}/--no-{flag[2:]}" if kind in (bool, bool | None) else flag, *field.metadata["flags"]]
-        if field.name in _SHORT:
-            flags.append(_SHORT[field.name])
-        default = "" if field.default is None else f" [dim]\\[default: {_default(field.default)}][/]"
-        option = typer.Option(
-            *flags,
-            help=field.metadata["help"] + default,
-            rich_help_panel=_PANELS.get(field.metadata["panel"], field.metadata["panel"]),
-            show_default=False,
-        )
-        own[field.name] = (kind | None, option)
-    for name, (kind, option) in own.items():
-        default = False if kind is bool else None
-        yield inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
-        )
-
-
-def _default(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-pretrain.__signature__ = inspect.Signature(list(_parameters()))
+_OWN = {
+    "config": (Path | None, typer.Option(help="TOML file of options; those given here count more.")),
+    "resume": (bool, typer.Option("--resume", help="Continue the run in --output from its newest checkpoint.")),
+    "auto_resume": (
+        bool,
+        typer.Option("--auto-resume", help="Continue the run in --output if there is one, else begin it."),
+    ),
+}
+_KINDS = {"data": list[str], **dict.fromkeys(PATHS, Path), "max_time": str, "data_weights": str}
+pretrain.__signature__ = inspect.Signature(
+    list(parameters(PretrainOptions, _OWN, kinds=_KINDS, short=_SHORT, panels=_PANELS))
+)
 pretrain.__annotations__ = {name: p.annotation for name, p in pretrain.__signature__.parameters.items()}

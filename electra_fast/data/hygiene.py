@@ -117,7 +117,8 @@ def clean(
     Args:
         examples: any number of columns; those not named stay as they are.
         texts: columns of strings, or of lists of strings.
-        label: column of labels of any kind; one that the data set lacks is not missed.
+        label: column of labels of any kind (an empty list is a label: none applies); one that the data set lacks is
+            not missed.
         value: what a filled-in label is turned into, so that it is of the column's kind.
 
     Raises:
@@ -131,7 +132,7 @@ def clean(
     for row in range(len(examples)):
         values = {name: column[row] for name, column in columns.items()}
         lacking = [name for name in texts if is_missing(values[name])]
-        unlabelled = bool(label) and is_missing(values[label])
+        unlabelled = bool(label) and is_missing(values[label]) and not isinstance(values[label], list)
         if lacking or unlabelled:
             counter.missing(row, lacking, unlabelled)
             if policy.missing == "drop" or (unlabelled and policy.fill_label is None):
@@ -154,14 +155,11 @@ def clean(
         ):
             continue
         kept.append(row)
-    cleaned = examples
-    for name in columns:
-        if columns[name] != list(examples[name]):
-            kind = examples.features[name]
-            cleaned = cleaned.remove_columns(name).add_column(name, columns[name], feature=kind)
-    if len(kept) < len(examples):
-        cleaned = cleaned.select(kept)
-    return cleaned, counter.report(len(examples), len(kept))
+    report = counter.report(len(examples), len(kept))
+    if not any(columns[name] != list(examples[name]) for name in columns):
+        return (examples if len(kept) == len(examples) else examples.select(kept)), report
+    everything = {name: columns.get(name) or list(examples[name]) for name in examples.column_names}
+    return type(examples).from_dict(everything, features=examples.features).select(kept), report
 
 
 def is_missing(value: Any) -> bool:

@@ -109,6 +109,9 @@ class FinetuneOptions:
     )
     early_stopping: int = option("Schedule", "Stop after so many evaluations without a better one; 0: never.", 0)
     eval_every: int | None = option("Schedule", "Steps between evaluations. Default: an epoch.")
+    metric: str | None = option(
+        "Schedule", "Figure by which models are compared. Default: the task's; see the summary."
+    )
     group_by_length: bool = option("Schedule", "Batches of rows of similar length.", False)
 
     optimizer: str = option(

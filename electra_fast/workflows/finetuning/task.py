@@ -21,6 +21,7 @@ To add a task: a module in ``tasks/``, one line in `TASKS`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -69,16 +70,24 @@ class Task(ABC):
 
     name: ClassVar[str]
     """The key in `TASKS`."""
-    inputs: ClassVar[tuple[str, ...]]
-    """Columns of examples that a prediction needs; the first is what a bare string stands for."""
     texts: ClassVar[tuple[str, ...]]
     """Those of them that hold text to be normalised (strings, or lists of strings)."""
     label: ClassVar[str]
     """Column of examples that holds what is to be learned."""
     model_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids", "labels")
     """Columns of rows that the model's forward pass takes, besides the attention mask."""
+    default_epochs: ClassVar[float] = 3.0
+    """Of ELECTRA's recipe; sets of a few thousand rows get 10 where this is 3."""
 
     max_length: int
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """Columns of examples that a prediction needs; the first is what a bare string stands for.
+
+        Where it is always the same, a subclass has ``inputs: ClassVar = (…)`` instead of a property.
+        """
 
     @property
     @abstractmethod
@@ -166,9 +175,15 @@ class Task(ABC):
     def load(self, directory: str | Path) -> nn.Module:
         """The model of a fine-tuned directory, all weights from its safetensors."""
 
+    def save(self, model: nn.Module, directory: str | Path) -> None:
+        """Write what `load` reads: config.json and model.safetensors; tokenizer and task.json are written by others."""
+        model.save_pretrained(directory)
+
     @abstractmethod
     def features(self, examples: Columns, tokenizer: PreTrainedTokenizerBase, training: bool) -> dict[str, list]:
         """Rows of some examples: ``example`` (index into them), ``input_ids``, ``token_type_ids``, …
+
+        A column ``cut`` (true where something of an example was cut off) is counted and reported.
 
         Args:
             training: with `labels` (or what the model calls its targets); False: with what `decode` needs, and the
@@ -212,6 +227,16 @@ class Task(ABC):
     @abstractmethod
     def score(self, predictions: Sequence[Mapping[str, Any]], examples: Columns) -> dict[str, float]:
         """Figures of predictions against the examples' labels; `metric` is among them."""
+
+
+def check_known(label: str | None, labels: Sequence[str], where: str) -> None:
+    """DataError for a label that was not in the training data; begins with ``where``, suggests the nearest."""
+    if label is None or label in labels:
+        return
+    near = difflib.get_close_matches(label, labels, n=1)
+    shown = ", ".join(labels[:8]) + (", …" if len(labels) > 8 else "")
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {shown}"
+    raise DataError(f"{where}: {label!r} is not among the labels of the training data: {hint}")
 
 
 def _listed(names: Sequence[str]) -> str:

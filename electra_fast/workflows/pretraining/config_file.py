@@ -20,8 +20,11 @@ else:
     import tomli as tomllib
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
+def read_config(path: str | Path, table: type = PretrainOptions) -> dict[str, Any]:
     """The options of a TOML file by name, checked.
+
+    Args:
+        table: the dataclass whose fields they are.
 
     Raises:
         ConfigError: no such file, not TOML, or an unknown or ill-typed key; the message names the file.
@@ -33,17 +36,19 @@ def read_config(path: str | Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from None
     try:
-        PretrainOptions.from_mapping(values)
+        table.from_mapping(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return values
 
 
-def write_config(path: str | Path, options: Mapping[str, Any], comment: str = "") -> None:
-    """Write options as TOML, under the headings and in the order of the command line's help."""
+def write_config(
+    path: str | Path, options: Mapping[str, Any], comment: str = "", table: type = PretrainOptions
+) -> None:
+    """Write options as TOML, under the headings and in the order of the command line's help (``table``'s fields)."""
     lines = [f"# {line}" for line in comment.splitlines()]
     panel = None
-    for field in dataclasses.fields(PretrainOptions):
+    for field in dataclasses.fields(table):
         if field.name not in options:
             continue
         if field.metadata["panel"] != panel:

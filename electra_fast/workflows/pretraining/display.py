@@ -64,6 +64,11 @@ class Display:
             self._drawn = now
             self._bar.update(self._task, completed=step, left=self._left(step), refresh=True)
 
+    def show(self, figures: str) -> None:
+        """What stands beside the bar; nothing without one."""
+        if self._bar is not None:
+            self._bar.update(self._task, figures=figures)
+
     def report(self, record: dict[str, Any]) -> None:
         """New figures of training or evaluation."""
         figures = describe(record)
