@@ -76,7 +76,7 @@ def self_attention(
     heads = layer.num_attention_heads
     linears = (layer.query, layer.key, layer.value)
     if keys is None and all(is_plain(linear, nn.Linear) and linear.bias is not None for linear in linears):
-        q, k, v = _heads(_project_together(x, linears), 3 * heads).unflatten(-2, (3, heads)).unbind(-3)
+        q, k, v = _heads(project_together(x, linears), 3 * heads).unflatten(-2, (3, heads)).unbind(-3)
     else:
         seen = x if keys is None else x.index_select(0, keys)
         q, k, v = (_heads(linear(rows), heads) for linear, rows in zip(linears, (x, seen, seen), strict=True))
@@ -95,7 +95,7 @@ def self_attention(
     ).flatten(-2)
 
 
-def _project_together(x: Tensor, linears: Sequence[nn.Linear]) -> Tensor:
+def project_together(x: Tensor, linears: Sequence[nn.Linear]) -> Tensor:
     """``[..., 3·N]``: one product, of three times as many columns, in place of three; and in backward likewise."""
     return F.linear(x, torch.cat([linear.weight for linear in linears]), torch.cat([linear.bias for linear in linears]))
 
