@@ -73,7 +73,7 @@ class MemoryAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """`MemoryAttention`, its output projection, residual and norm: ``ElectraAttention``, with ``self`` and ``output``."""
+    """`MemoryAttention`, its output projection, residual and norm, under the names ``self`` and ``output``."""
 
     def __init__(self, config: Sizes) -> None:
         super().__init__()
