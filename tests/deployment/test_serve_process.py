@@ -1,0 +1,93 @@
+"""A server in a process of its own: it ends well on SIGTERM in a burst, and says what is wrong at the start."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tiny_classifier import write_classifier
+
+PROGRAM = "import sys; from electra_fast.cli import main; sys.argv[0] = 'electra-fast'; main()"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_classifier(tmp_path_factory.mktemp("served"))
+
+
+def command(*arguments):
+    return [sys.executable, "-c", PROGRAM, "serve", *map(str, arguments)]
+
+
+def run(*arguments):
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr.strip()
+
+
+async def ask_until_the_end(port, text):
+    """Statuses of the answers that a client gets until nobody listens any more; "cut" for half an answer."""
+    statuses = []
+    body = b'{"inputs": "%s"}' % text.encode()
+    head = f"POST /predict HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            while True:
+                writer.write(head.encode() + body)
+                first = await reader.readline()
+                if not first:
+                    return statuses
+                statuses.append("cut")
+                answer = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(re.search(rb"content-length: (\d+)", answer)[1]))
+                statuses[-1] = int(first.split()[1])
+                if b"connection: close" in answer:
+                    writer.close()
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return statuses
+
+
+def test_sigterm_in_a_burst_loses_nothing_that_was_taken(model):
+    process = subprocess.Popen(
+        command(model, "--port", 0, "--precision", "fp32", "--max-batch-tokens", 64, "--max-wait-ms", 1),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert "classification model" in process.stdout.readline()
+        port = int(re.search(r"http://127.0.0.1:(\d+)/predict", process.stdout.readline())[1])
+
+        async def burst():
+            clients = [asyncio.ensure_future(ask_until_the_end(port, "a film " * (1 + n % 5))) for n in range(12)]
+            await asyncio.sleep(1.0)
+            process.send_signal(signal.SIGTERM)
+            return await asyncio.gather(*clients)
+
+        statuses = [status for client in asyncio.run(burst()) for status in client]
+        code = process.wait(20)
+        said = process.stdout.read()
+    finally:
+        process.kill()
+    assert code == 0
+    assert set(statuses) == {200}
+    assert said.splitlines()[-1] == f"ended: {len(statuses):,} requests answered with predictions"
+
+
+def test_mistakes_at_the_start_are_one_line(model, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = run(model, "--port", port)
+    assert code == 2
+    assert said == f"error: cannot listen on host 127.0.0.1, port {port}: Address already in use; try another port"
+    assert run(tmp_path / "none", "--port", 0) == (2, f"error: there is no directory {tmp_path / 'none'}")
