@@ -1,6 +1,6 @@
 """A server under bursts for long: no crash, memory flat, every malformed request a 4xx, nothing lost at the end.
 
-    python benchmarks/soak_serving.py --checkpoint runs/small/model/discriminator --texts sentences.txt --requests 100000
+    python benchmarks/soak_serving.py --model runs/sentiment --texts sentences.txt --requests 100000
 
 64 clients send bursts with pauses between them; one request of a hundred is malformed (MALFORMED below), and one of a
 thousand is abandoned by its client. At the end SIGTERM comes in the middle of a burst. Asserted:

@@ -22,6 +22,7 @@ from electra_fast.cli.predict import predict
 from electra_fast.cli.prepare import prepare
 from electra_fast.cli.pretrain import pretrain
 from electra_fast.cli.report import report
+from electra_fast.cli.serve import serve
 from electra_fast.cli.show import show
 from electra_fast.cli.status import status
 from electra_fast.errors import ElectraError
@@ -35,6 +36,7 @@ app = typer.Typer(
     "From raw text to a checkpoint: [bold]prepare[/] turns text into token shards, [bold]pretrain[/] trains on them, "
     "[bold]status[/] says how that goes, at any time, and [bold]report[/] makes a page of it. "
     "From a checkpoint to use: [bold]finetune[/] teaches it a task, [bold]predict[/] does it. "
+    "[bold]serve[/] does it over HTTP. "
     "[bold]demo[/] does both on text that is already on this machine. [bold]doctor[/] says what runs where, and why. "
     "[bold]bench[/] measures it against the best of what else is there.",
     rich_markup_mode="rich",
@@ -52,6 +54,7 @@ COMMANDS = {
         show,
         finetune,
         predict,
+        serve,
         demo,
         doctor,
         bench,

@@ -329,6 +329,11 @@ def test_precision_is_measured(model, monkeypatch):
     assert load(ServeOptions(model, device="cpu")).why == "no such units"
 
 
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no directory"):
+        load(ServeOptions(tmp_path / "none"))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
