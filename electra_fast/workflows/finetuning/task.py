@@ -224,6 +224,13 @@ class Task(ABC):
             rows: all rows of these examples (``features(…, training=False)``).
         """
 
+    def settle(self, predictions: Sequence[Mapping[str, Any]], examples: Columns) -> Self:
+        """The task with what only predictions of held-out data can tell (a threshold), saved beside the best model.
+
+        Default: nothing is settled.
+        """
+        return self
+
     @abstractmethod
     def score(self, predictions: Sequence[Mapping[str, Any]], examples: Columns) -> dict[str, float]:
         """Figures of predictions against the examples' labels; `metric` is among them."""
