@@ -21,7 +21,11 @@ def question(answer="noon", start=19, **more):
 def write(tmp_path):
     def make(*questions, content=None, context=CONTEXT):
         path = tmp_path / "x.json"
-        content = content if content is not None else {"data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(questions)}]}]}
+        content = (
+            content
+            if content is not None
+            else {"data": [{"title": "t", "paragraphs": [{"context": context, "qas": list(questions)}]}]}
+        )
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
 

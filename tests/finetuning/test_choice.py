@@ -94,7 +94,7 @@ def test_every_choice_is_read_with_context_and_question(tokenizer):
     ]
     assert rows["token_type_ids"][1][0] == [0, 0, 0, 0, 1, 1]
     assert rows["labels"] == [1, 0]
-    assert TASK.row_lengths(rows) == [24, 12]
+    assert TASK.row_lengths(rows) == [27, 12]
 
 
 def test_a_question_alone_stands_in_the_place_of_the_context(tokenizer):
@@ -114,8 +114,8 @@ def test_what_is_too_long_loses_the_end_of_its_context(tokenizer):
 def test_questions_with_fewer_choices_are_filled_up(tokenizer):
     rows = TASK.features(EXAMPLES, tokenizer, training=True)
     batch = TASK.collate([{name: values[i] for name, values in rows.items()} for i in range(2)], tokenizer.pad_token_id)
-    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 3, 8)
-    assert batch["attention_mask"].sum(2).tolist() == [[7, 8, 7], [6, 6, 2]]
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 3, 9)
+    assert batch["attention_mask"].sum(2).tolist() == [[8, 9, 8], [6, 6, 2]]
     assert tokenizer.convert_ids_to_tokens(batch["input_ids"][1, 2, :3].tolist()) == ["[CLS]", "[SEP]", "[PAD]"]
     assert batch["labels"].tolist() == [1, 0]
 

@@ -8,9 +8,11 @@ import torch
 
 pytest.importorskip("transformers", reason="needs the optional package transformers")
 
+from electra_fast.data.hygiene import HygienePolicy
 from electra_fast.errors import ConfigError, DataError
 from electra_fast.workflows.finetuning import FinetuneOptions
 from electra_fast.workflows.finetuning.checkpoint import load_tokenizer, resolve
+from electra_fast.workflows.finetuning.task import task_class
 from electra_fast.workflows.finetuning.tasks.tokens import TokenClassification
 
 LONG = "x" * 7  # the tiny tokenizer makes as many sub-tokens of it
@@ -185,7 +187,7 @@ def test_tables_hold_lists(write, tmp_path):
     task = TokenClassification(max_length=64)
     lines = '{"words": ["a", "b"], "ner_tags": ["O", "B-x"]}\n{"words": ["c"], "ner_tags": null}\n'
     read = task.read(write(lines, "x.jsonl"))
-    assert read[:] == {"tokens": [["a", "b"], ["c"]], "tags": [["O", "B-x"], []]}
+    assert read[:] == {"tokens": [["a", "b"], ["c"]], "tags": [["O", "B-x"], None]}
     names = datasets.Sequence(datasets.ClassLabel(names=["O", "B-x"]))
     saved = datasets.Dataset.from_dict(
         {"tokens": [["a", "b"]], "ner_tags": [[0, 1]]},
@@ -217,6 +219,20 @@ def test_columns_of_a_conll_file_are_numbers(write):
     assert task.read(write("O\ta\n"))[:] == {"tokens": [["a"]], "tags": [["O"]]}
     with pytest.raises(ConfigError, match="label_column must be the number of a column of the CoNLL file"):
         TokenClassification.from_options(FinetuneOptions(task="ner", label_column="tag"), 64).read(write("a\tO\n"))
+
+
+@pytest.mark.parametrize("task", ["ner", "qa", "choice"])
+def test_labels_that_are_no_words_cannot_be_filled(task):
+    with pytest.raises(ConfigError, match="fill_label is for labels that are words or numbers"):
+        task_class(task).from_options(FinetuneOptions(task=task, fill_label="O"), 64)
+
+
+def test_sentences_without_tags_are_left_out(write):
+    path = write('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["b"]}\n{"tags": ["O"]}\n', "x.jsonl")
+    task = TokenClassification(max_length=64)
+    cleaned, report = task.clean(task.read(path), HygienePolicy())
+    assert cleaned[:] == {"tokens": [["a"]], "tags": [["O"]]}
+    assert (report.missing_texts, report.missing_labels) == (1, 1)
 
 
 def test_the_model_knows_its_labels_and_its_loss_falls(checkpoint, tokenizer):

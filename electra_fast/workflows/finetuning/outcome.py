@@ -18,9 +18,9 @@ from electra_fast.workflows.pretraining.finish import environment
 
 from .curves import draw_curves
 from .display import described
-from .model_directory import BEST_NAME
+from .model_directory import BEST_NAME, load_task_file
 from .preparation import Splits
-from .train import Job, SeedResult, score
+from .train import Job, SeedResult, predict
 
 RESULT_NAME = "result.json"
 SUMMARY_NAME = "summary.json"
@@ -130,7 +130,9 @@ def _copy(source: Path, target: Path) -> None:
 
 def _tested(model: Path, job: Job, splits: Splits) -> dict[str, float]:
     """Figures of the best model on the test data, in the precision of training."""
-    network = job.task.load(model).to(job.device)
+    task, _, _ = load_task_file(model)
+    network = task.load(model).to(job.device)
     in_bf16 = job.precision == "bf16"
-    predictor = Predictor(job.task, network, job.tokenizer, job.policy, precision=job.precision, autocast=in_bf16)
-    return score(predictor, encode(job.task, job.tokenizer, splits.test.examples[:]))
+    predictor = Predictor(task, network, job.tokenizer, job.policy, precision=job.precision, autocast=in_bf16)
+    encoded = encode(task, job.tokenizer, splits.test.examples[:])
+    return task.score(predict(predictor, encoded), encoded.examples)

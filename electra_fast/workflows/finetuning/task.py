@@ -246,6 +246,12 @@ def check_known(label: str | None, labels: Sequence[str], where: str) -> None:
     raise DataError(f"{where}: {label!r} is not among the labels of the training data: {hint}")
 
 
+def refuse_fill_label(options: FinetuneOptions, what: str) -> None:
+    """ConfigError for an option fill_label where labels are no words: ``what`` they are instead."""
+    if options.fill_label is not None:
+        raise ConfigError(f"fill_label is for labels that are words or numbers, not {what}: use missing drop or refuse")
+
+
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(repr(name) for name in names)
 

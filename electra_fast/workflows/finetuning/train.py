@@ -219,7 +219,9 @@ class FinetuneTrainer(transformers.Trainer):
         """Figures of the held-out data, under the names of `Task.score` with ``eval_`` in front."""
         job = self.job
         with self.clock.aside("evaluation"):
-            figures = score(self.predictor, job.dev)
+            predictions = predict(self.predictor, job.dev)
+            task = job.task.settle(predictions, job.dev.examples)
+            figures = task.score(predictions, job.dev.examples)
             if job.metric not in figures:
                 raise ConfigError(f"metric must be one of {', '.join(figures)}, got {job.metric!r}")
             value = figures[job.metric]
@@ -227,7 +229,7 @@ class FinetuneTrainer(transformers.Trainer):
                 raise DivergenceError(f"{job.metric} of seed {self.seed} is {value} on the held-out data")
         if self.state.best_metric is None or value > self.state.best_metric:
             with self.clock.aside("writing"):
-                save_model(self.folder / BEST_NAME, job.task, self.model, job.tokenizer, job.policy, figures)
+                save_model(self.folder / BEST_NAME, task, self.model, job.tokenizer, job.policy, figures)
             self.state.best_metric = value
         metrics = {f"eval_{name}": value for name, value in figures.items()}
         self.log({**metrics, **self.clock.seconds()})
@@ -393,8 +395,7 @@ class EpochOrder(Sampler[int]):
         return iter([row for index in shuffled for row in parts[index]] + last)
 
 
-def score(predictor: Predictor, encoded: Encoded) -> dict[str, float]:
-    """Figures of examples that were encoded before."""
+def predict(predictor: Predictor, encoded: Encoded) -> list[dict[str, Any]]:
+    """Predictions of examples that were encoded before."""
     predictor.model.eval()
-    outputs = predictor.infer(encoded.rows, encoded.lengths)
-    return predictor.task.score(predictor.decode(outputs, encoded), encoded.examples)
+    return predictor.decode(predictor.infer(encoded.rows, encoded.lengths), encoded)

@@ -14,7 +14,7 @@ from electra_fast.errors import DataError
 from electra_fast.extras import require
 from electra_fast.workflows.finetuning.checkpoint import load_model, make_model
 from electra_fast.workflows.finetuning.collate import pad_rows
-from electra_fast.workflows.finetuning.task import Columns, Task
+from electra_fast.workflows.finetuning.task import Columns, Task, refuse_fill_label
 
 from .choice_files import read_choices
 from .spans import softmax
@@ -57,6 +57,7 @@ class MultipleChoice(Task):
 
     @classmethod
     def from_options(cls, options: FinetuneOptions, longest: int) -> Self:
+        refuse_fill_label(options, "choices")
         return cls(
             max_length=min(options.max_length or _LENGTH, longest),
             context_column=options.text_column,

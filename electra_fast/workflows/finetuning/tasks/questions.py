@@ -12,7 +12,7 @@ import numpy as np
 
 from electra_fast.extras import require
 from electra_fast.workflows.finetuning.checkpoint import load_model, make_model
-from electra_fast.workflows.finetuning.task import Columns, Task
+from electra_fast.workflows.finetuning.task import Columns, Task, refuse_fill_label
 
 from .question_files import read_questions
 from .spans import Span, best_spans, softmax
@@ -62,10 +62,11 @@ class QuestionAnswering(Task):
 
     @property
     def metric(self) -> str:
-        return "f1" if self.null_threshold is None else "best_f1"
+        return "f1"
 
     @classmethod
     def from_options(cls, options: FinetuneOptions, longest: int) -> Self:
+        refuse_fill_label(options, "answers in a text")
         length = min(options.max_length or _LENGTH, longest)
         return cls(max_length=length, overlap=options.doc_stride, max_question=min(64, (length - 3) // 2))
 
@@ -166,10 +167,19 @@ class QuestionAnswering(Task):
                 return prediction | {"n_best": n_best}
         return prediction | (n_best[0] if n_best else {}) | {"n_best": n_best}
 
+    def _answer(self, prediction: Mapping[str, Any]) -> str:
+        if self.null_threshold is None:
+            return prediction["answer"]
+        given = prediction["n_best"] and prediction["no_answer_margin"] <= self.null_threshold
+        return prediction["n_best"][0]["answer"] if given else ""
+
     def score(self, predictions: Sequence[Mapping[str, Any]], examples: Columns) -> dict[str, float]:
-        """``exact_match`` and ``f1``; where there are questions without answer, also of both kinds of questions
-        (``has_answer_…``, ``no_answer_…``) and with the best threshold for these very questions (``best_…``)."""
-        answers = [prediction["answer"] for prediction in predictions]
+        """``exact_match`` and ``f1``; where questions may have no answer, also of both kinds of questions
+        (``has_answer_…``, ``no_answer_…``), and with the best threshold for these very questions (``best_…``).
+
+        Answers are given or not by this task's threshold, whatever it was when the predictions were made.
+        """
+        answers = [self._answer(prediction) for prediction in predictions]
         gold = [answers["text"] for answers in examples["answers"]]
         scores = {}
         for name, value in (("exact_match", exact_match), ("f1", answer_f1)):

@@ -46,7 +46,7 @@ def read_sentences(path: str | Path, token_column: str | None, tag_column: str |
         tags = find_column(table, path, _TAGS, "label_column", tag_column)
         columns["tags"] = _strings(_named(table, tags), tags, path)
         for row, (words, of) in enumerate(zip(columns["tokens"], columns["tags"], strict=True), 1):
-            if of and len(words) != len(of):
+            if words is not None and of is not None and len(words) != len(of):
                 raise DataError(f"{path}, row {row}: {len(words)} tokens and {len(of)} tags, expected as many")
     strings = datasets.Sequence(datasets.Value("string"))
     return datasets.Dataset.from_dict(columns, features=datasets.Features(dict.fromkeys(columns, strings)))
@@ -69,10 +69,12 @@ def _named(table: Dataset, column: str) -> Dataset:
     return table.remove_columns(column).add_column(column, named)
 
 
-def _strings(table: Dataset, column: str, path: str | Path) -> list[list[str]]:
-    """A column of lists of strings; what is missing is an empty list."""
-    values = [[] if value is None else value for value in table[column]]
+def _strings(table: Dataset, column: str, path: str | Path) -> list[list[str] | None]:
+    """A column of lists of strings, or None where there is nothing."""
+    values = list(table[column])
     for row, value in enumerate(values, 1):
+        if value is None:
+            continue
         if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
             raise DataError(f"{path}, row {row}: column {column!r} must be a list of texts, got {value!r:.60}")
     return values

@@ -14,7 +14,7 @@ from electra_fast.errors import DataError
 from electra_fast.extras import require
 from electra_fast.workflows.finetuning.checkpoint import load_model, make_model
 from electra_fast.workflows.finetuning.collate import IGNORED
-from electra_fast.workflows.finetuning.task import Columns, Task
+from electra_fast.workflows.finetuning.task import Columns, Task, refuse_fill_label
 
 from .entities import OUTSIDE, entities, entity_scores, iob2, is_entity_tag, surface_scores
 from .sentence_files import read_sentences
@@ -63,6 +63,7 @@ class TokenClassification(Task):
 
     @classmethod
     def from_options(cls, options: FinetuneOptions, longest: int) -> Self:
+        refuse_fill_label(options, "lists of tags")
         return cls(
             max_length=min(options.max_length or _LENGTH, longest),
             token_column=options.text_column,
