@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--text", required=True, help="pattern of text files")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--steps", type=int, help="instead of minutes")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--config", type=Path, help="TOML file of options of pretrain")
     parser.add_argument("--vocab-size", type=int, default=30522)
@@ -58,7 +59,8 @@ def main() -> None:
     options = {} if given.config is None else read_config(given.config)
     options |= {"data": corpus, "device": given.device}
     electra = given.out / "electra"
-    show("ELECTRA", run(options | {"output": electra, "max_time": f"{given.minutes}m"}))
+    length = {"max_time": f"{given.minutes}m"} if given.steps is None else {"total_steps": given.steps}
+    show("ELECTRA", run(options | length | {"output": electra}))
     if given.control:
         steps = read_config(electra / CONFIG_NAME)["total_steps"]
         control = {"output": given.out / "uniform", "total_steps": steps, "uniform_generator": True}

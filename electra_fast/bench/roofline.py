@@ -65,7 +65,7 @@ def _best(run: Callable[[], object], device: str, seconds: float) -> float:
     time_calls, fastest, begin = timer(device), float("inf"), time.monotonic()
     run()
     while True:
-        fastest = min(fastest, time_calls(run, [()], 1))
+        fastest = min(fastest, time_calls(run, [()], 1, False))
         if time.monotonic() - begin > seconds:
             return fastest
 

@@ -1,7 +1,9 @@
 """Interleaved timing: every round gives every contender the same fresh inputs, so that what disturbs one disturbs all.
 
-A sample is the mean of as many calls as fill `SAMPLE_SECONDS`; figures are medians and 20 % and 80 % quantiles of the
-samples. Warm-up (first calls, compilation, packing of weights, choice of the number of calls) comes before the rounds.
+A sample is the mean of as many calls as fill `SAMPLE_SECONDS`, after one that does not count: a contender's turn comes
+after those of all others, seconds after its last one, and its first call gets back the pages, threads and clocks that
+they took. Figures are medians and 20 % and 80 % quantiles of the samples. Warm-up (first calls, compilation, packing of
+weights, choice of the number of calls) comes before the rounds.
 The order of the contenders moves on by one from round to round.
 """
 
@@ -18,6 +20,7 @@ import torch
 
 SAMPLE_SECONDS = 0.03
 _SETTLE_SECONDS = 0.003  # for the spinning threads of whoever ran before
+_LEAD_BELOW = 0.5  # seconds a call: a longer one is not called once more, what it begins with matters little
 _COLD_MULTIPLE = 3  # of the last-level cache
 _MOST_SETS = 24
 
@@ -68,20 +71,27 @@ def sets_of_inputs(bytes_per_call: float, cold: bool, cache_bytes: int) -> int:
     return max(1, min(_MOST_SETS, math.ceil(_COLD_MULTIPLE * cache_bytes / bytes_per_call)))
 
 
-def timer(device: str) -> Callable[[Run, list[tuple], int], float]:
-    """``time(run, sets, calls)``: seconds a call, over ``calls`` calls that rotate through the sets of inputs."""
+def timer(device: str) -> Callable[[Run, list[tuple], int, bool], float]:
+    """``time(run, sets, calls, lead)``: seconds a call, over ``calls`` calls that rotate through the sets of inputs.
+
+    With ``lead`` one that does not count comes before them, on the last set, which the first timed call does not read.
+    """
     return _time_cuda if device.startswith("cuda") else _time_cpu
 
 
-def _time_cpu(run: Run, sets: list[tuple], calls: int) -> float:
+def _time_cpu(run: Run, sets: list[tuple], calls: int, lead: bool) -> float:
+    if lead:
+        run(*sets[-1])
     begin = time.perf_counter()
     for index in range(calls):
         run(*sets[index % len(sets)])
     return (time.perf_counter() - begin) / calls
 
 
-def _time_cuda(run: Run, sets: list[tuple], calls: int) -> float:
+def _time_cuda(run: Run, sets: list[tuple], calls: int, lead: bool) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    if lead:
+        run(*sets[-1])
     torch.cuda.synchronize()
     begin.record()
     for index in range(calls):
@@ -100,7 +110,7 @@ def measure(
     contenders: dict[str, Run],
     fresh: Callable[[], list[tuple]],
     plan: Plan,
-    time_calls: Callable[[Run, list[tuple], int], float],
+    time_calls: Callable[[Run, list[tuple], int, bool], float],
     on_round: Callable[[int, int], None] = lambda done, most: None,
 ) -> dict[str, Timing]:
     """Time all contenders in interleaved rounds.
@@ -116,17 +126,18 @@ def measure(
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     calls: dict[str, int] = {}
+    lead: dict[str, bool] = {}
     try:
         warm = fresh()
         for name, run in contenders.items():
-            once = time_calls(run, warm, 1)
-            calls[name] = calls_a_sample(min(once, time_calls(run, warm, 1)))
+            once = min(time_calls(run, warm, 1, False) for _ in range(2))
+            calls[name], lead[name] = calls_a_sample(once), once < _LEAD_BELOW
         begin, round_ = time.monotonic(), 0
         while round_ < plan.most and (round_ < plan.least or time.monotonic() - begin < plan.seconds):
             sets = fresh()
             for name in _rotated(list(contenders), round_):
                 time.sleep(_SETTLE_SECONDS)
-                samples[name].append(time_calls(contenders[name], sets, calls[name]))
+                samples[name].append(time_calls(contenders[name], sets, calls[name], lead[name]))
             round_ += 1
             on_round(round_, _expected(round_, time.monotonic() - begin, plan))
     except KeyboardInterrupt:

@@ -169,8 +169,10 @@ def _time(case: Case, ready: dict[str, Any], shared: Any, settings: Settings, te
 
     local = rounds.timer(case.device)
 
-    def time_calls(call: Any, sets: Any, calls: int) -> float:
-        return call.time(sets.seed, len(sets), calls) if isinstance(call, Remote) else local(call, sets, calls)
+    def time_calls(call: Any, sets: Any, calls: int, lead: bool) -> float:
+        if isinstance(call, Remote):
+            return call.time(sets.seed, len(sets), calls, lead)
+        return local(call, sets, calls, lead)
 
     def on_round(done: int, most: int) -> None:
         tell(f"round {done} of {most}")

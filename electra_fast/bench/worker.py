@@ -91,9 +91,9 @@ class Remote:
         self._worker = worker
         worker.ask(do="load", **where)
 
-    def time(self, seed: int, sets: int, calls: int) -> float:
-        """Seconds a call, over ``calls`` calls on ``sets`` sets of inputs drawn with ``seed``."""
-        return self._worker.ask(do="time", seed=seed, sets=sets, calls=calls)
+    def time(self, seed: int, sets: int, calls: int, lead: bool) -> float:
+        """Seconds a call, over ``calls`` calls on ``sets`` sets of inputs drawn with ``seed``; lead: see `timer`."""
+        return self._worker.ask(do="time", seed=seed, sets=sets, calls=calls, lead=lead)
 
     def close(self) -> None:
         """End its process."""
@@ -177,10 +177,10 @@ class _Loaded:
         self.drawn: tuple[int, int] = (-1, 0)
         self.inputs: list[tuple] = []
 
-    def time(self, seed: int, sets: int, calls: int) -> float:
+    def time(self, seed: int, sets: int, calls: int, lead: bool) -> float:
         if self.drawn != (seed, sets):
             self.inputs, self.drawn = draw(self.case, self.shared, seed, sets), (seed, sets)
-        return timer(self.case.device)(self.run, self.inputs, calls)
+        return timer(self.case.device)(self.run, self.inputs, calls, lead)
 
 
 def serve(threads: int, requests: IO[str], answers: IO[str]) -> None:
@@ -202,7 +202,7 @@ def serve(threads: int, requests: IO[str], answers: IO[str]) -> None:
 
             _answer(answers, load)
         else:
-            _answer(answers, lambda r=request: loaded.time(r["seed"], r["sets"], r["calls"]))
+            _answer(answers, lambda r=request: loaded.time(r["seed"], r["sets"], r["calls"], r["lead"]))
 
 
 def main() -> None:

@@ -58,6 +58,29 @@ def mask_tokens(
     Source: Clark et al. 2020; google-research/electra ``pretrain_helpers.py``.
     """
     op = "mask_tokens"
+    check(op, input_ids, cu_seqlens, special_ids, probability, replace_probability, max_predictions, rng, site)
+    if max_per_sequence is not None and max_per_sequence < 1:
+        raise ValueError(f"{op}: max_per_sequence must be at least 1 or None, got {max_per_sequence}")
+    cap = -1 if max_per_sequence is None else max_per_sequence
+    args = (
+        input_ids, cu_seqlens, special_ids, mask_id, probability, max_predictions, cap, replace_probability,
+        with_replacement, rng, site,
+    )  # fmt: skip
+    return MaskedTokens(*backend.run(op, args, input_ids.device))
+
+
+def check(
+    op: str,
+    input_ids: Tensor,
+    cu_seqlens: Tensor,
+    special_ids: Tensor,
+    probability: float,
+    replace_probability: float,
+    max_predictions: int,
+    rng: Tensor,
+    site: int,
+) -> None:
+    """What choosing tokens and choosing words have in common. Raises: TypeError, ValueError."""
     checks.check(op, "input_ids", input_ids, checks.INT64, (None,))
     checks.check_cu_seqlens(op, "cu_seqlens", cu_seqlens, input_ids)
     checks.check(op, "special_ids", special_ids, checks.INT64, (None,), input_ids)
@@ -67,14 +90,6 @@ def mask_tokens(
     checks.check_range(op, "replace_probability", replace_probability, 0.0, 1.0)
     if max_predictions < 0:
         raise ValueError(f"{op}: max_predictions must be at least 0, got {max_predictions}")
-    if max_per_sequence is not None and max_per_sequence < 1:
-        raise ValueError(f"{op}: max_per_sequence must be at least 1 or None, got {max_per_sequence}")
-    cap = -1 if max_per_sequence is None else max_per_sequence
-    args = (
-        input_ids, cu_seqlens, special_ids, mask_id, probability, max_predictions, cap, replace_probability,
-        with_replacement, rng, site,
-    )  # fmt: skip
-    return MaskedTokens(*backend.run(op, args, input_ids.device))
 
 
 def _fake(

@@ -7,7 +7,7 @@ from torch import Tensor
 from electra_fast import reference
 
 from . import checks
-from .mask_tokens import MaskedTokens
+from .mask_tokens import MaskedTokens, check
 
 
 def mask_words(
@@ -44,15 +44,7 @@ def mask_words(
     Source: google-research/bert ``create_pretraining_data.py`` (``do_whole_word_mask``).
     """
     op = "mask_words"
-    checks.check(op, "input_ids", input_ids, checks.INT64, (None,))
-    checks.check_cu_seqlens(op, "cu_seqlens", cu_seqlens, input_ids)
-    checks.check(op, "special_ids", special_ids, checks.INT64, (None,), input_ids)
+    check(op, input_ids, cu_seqlens, special_ids, probability, replace_probability, max_predictions, rng, site)
     checks.check(op, "word_starts", word_starts, checks.BOOL, (None,), input_ids)
-    checks.check(op, "rng", rng, checks.INT64, (2,), input_ids)
-    checks.check_rng(op, None, site, input_ids)
-    checks.check_range(op, "probability", probability, 0.0, 1.0)
-    checks.check_range(op, "replace_probability", replace_probability, 0.0, 1.0)
-    if max_predictions < 0:
-        raise ValueError(f"{op}: max_predictions must be at least 0, got {max_predictions}")
     arguments = (input_ids, cu_seqlens, special_ids, word_starts, mask_id, probability, max_predictions)
     return MaskedTokens(*reference.mask_words(*arguments, replace_probability, rng, site))

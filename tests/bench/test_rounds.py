@@ -1,5 +1,7 @@
 """Rounds: statistics, interleaving, the number of calls and sets of inputs, Ctrl-C."""
 
+import time
+
 import pytest
 
 from electra_fast.bench import rounds
@@ -25,8 +27,8 @@ class Clock:
     def __init__(self, seconds: dict) -> None:
         self.seconds, self.order = seconds, []
 
-    def __call__(self, run, sets, calls: int) -> float:
-        self.order.append((run, calls, tuple(sets)))
+    def __call__(self, run, sets, calls: int, lead: bool) -> float:
+        self.order.append((run, calls, tuple(sets), lead))
         return self.seconds[run]
 
 
@@ -41,8 +43,9 @@ def test_rounds_are_interleaved_and_every_one_has_fresh_inputs():
     assert timings["b"].calls == 1
     assert timings["b"].median == 0.5
     timed = clock.order[4:]  # after the warm-up: twice each
-    assert [run for run, _, _ in timed] == ["a", "b", "b", "a", "a", "b"]
-    assert [sets for _, _, sets in timed] == [(1,), (1,), (2,), (2,), (3,), (3,)]
+    assert [run for run, *_ in timed] == ["a", "b", "b", "a", "a", "b"]
+    assert [sets for _, _, sets, _ in timed] == [(1,), (1,), (2,), (2,), (3,), (3,)]
+    assert all(lead == (run == "a") for run, _, _, lead in timed)  # half a second needs no call before it
     assert [done for done, _ in told] == [1, 2, 3]
 
 
@@ -54,10 +57,10 @@ def test_more_rounds_while_there_is_time(monkeypatch):
 
 def test_an_interrupt_carries_what_was_measured():
     class Stopping(Clock):
-        def __call__(self, run, sets, calls):
+        def __call__(self, run, sets, calls, lead):
             if len(self.order) == 6:
                 raise KeyboardInterrupt
-            return super().__call__(run, sets, calls)
+            return super().__call__(run, sets, calls, lead)
 
     with pytest.raises(Interrupted) as raised:
         measure({"a": "a", "b": "b"}, lambda: [()], Plan(least=5), Stopping({"a": 1.0, "b": 2.0}))
@@ -73,6 +76,18 @@ def test_cold_inputs_do_not_fit_into_the_cache(bytes_, cold, sets):
 
 def test_calls_rotate_through_the_sets():
     seen = []
-    seconds = rounds.timer("cpu")(seen.append, [(1,), (2,), (3,)], 7)
+    seconds = rounds.timer("cpu")(seen.append, [(1,), (2,), (3,)], 7, False)
     assert seen == [1, 2, 3, 1, 2, 3, 1]
     assert 0 < seconds < 1
+
+
+def test_the_call_that_leads_is_on_other_inputs_and_not_timed():
+    seen = []
+
+    def first_is_slow(value):
+        seen.append(value)
+        if len(seen) == 1:
+            time.sleep(0.05)
+
+    assert rounds.timer("cpu")(first_is_slow, [(1,), (2,), (3,)], 2, True) < 0.02
+    assert seen == [3, 1, 2]

@@ -33,8 +33,8 @@ def test_memory_time_and_errors_over_the_pipe(process):
     peak = process.ask(do="memory", **WHERE)
     assert 0 <= peak < 100
     remote = Remote(process, **WHERE)
-    assert 0 < remote.time(seed=1, sets=2, calls=3) < 5
-    assert 0 < remote.time(seed=1, sets=2, calls=1) < 5
+    assert 0 < remote.time(seed=1, sets=2, calls=3, lead=True) < 5
+    assert 0 < remote.time(seed=1, sets=2, calls=1, lead=False) < 5
     with pytest.raises(WorkerError, match="there is no case 'nothing'"):
         process.ask(do="memory", **{**WHERE, "case": "nothing"})
 

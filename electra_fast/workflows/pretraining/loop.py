@@ -17,16 +17,7 @@ from electra_fast.data.manifest import Corpus
 from electra_fast.matrix_peak import matrix_peak
 from electra_fast.signals import DeferredSignals
 
-from .build import (
-    AUTOCAST,
-    batch_tokens,
-    build,
-    choose_device,
-    corpus_fingerprint,
-    load_state_dict,
-    resolve,
-    state_dict,
-)
+from .build import AUTOCAST, batch_tokens, build, choose_device, corpus_fingerprint, resolve
 from .checkpoint import CheckpointDirectory
 from .display import Display
 from .evaluate import Evaluation
@@ -36,6 +27,7 @@ from .journal import Journal
 from .layout import CHECKPOINTS_NAME
 from .options import PretrainOptions
 from .ranks import ALONE, Ranks, Vote
+from .saved_state import load_state_dict, state_dict
 from .speed import Speed
 from .start import Start
 from .step import training_step
