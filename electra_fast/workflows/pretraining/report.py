@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from electra_fast import page
 from electra_fast.files import write_text
 from electra_fast.models import ElectraConfig
 
@@ -39,19 +40,6 @@ _FIGURES = (
     ("gradient_norm", "Norm of the gradients before clipping", "{:.2f}"),
 )
 _NEVER_DEFAULT = ("data", "output", "threads")  # shown whatever their values are
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #1c2330; background: #fff;
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-.state { color: #5a6475; margin: .2rem 0 1rem; }
-.verdict { border-left: 4px solid #0b6e4f; background: #eef6f2; padding: .6rem 1rem; margin: .5rem 0; }
-.remark { border-left-color: #e08a1e; background: #fdf5e8; }
-table { border-collapse: collapse; } td, th { text-align: left; padding: .15rem 1.5rem .15rem 0; vertical-align: top;
-  border-bottom: 1px solid #e6e9ee; font-weight: normal; } thead th { color: #5a6475; font-size: .85rem; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } code { font-size: .9em; overflow-wrap: anywhere; }
-svg { width: 100%; height: auto; } .note { color: #5a6475; font-size: .85rem; }
-"""
 
 
 def write_report(output: str | Path, hourly_price: float | None = None) -> Path:
@@ -78,24 +66,19 @@ def report(found: RunStatus, hourly_price: float | None = None) -> str:
         f"<h1>{escape(found.output.name)}</h1>",
         f'<p class="state">{escape(_state(found, summary))}</p>',
         "<h2>Is the discriminator learning?</h2>",
-        *(_remark(text, first=index == 0) for index, text in enumerate(found.verdict)),
+        *(page.remark(text, good=index == 0) for index, text in enumerate(found.verdict)),
         "<h2>Figures</h2>",
         _figures(found),
         "<h2>Curves</h2>",
         _curves(found.records),
         "<h2>Time and cost</h2>",
-        _table(_cost(found, hourly_price)),
+        page.table(_cost(found, hourly_price)),
         "<h2>What was trained</h2>",
         _options(config),
         "<h2>Environment</h2>",
-        _table(_environment(found.output, summary)),
+        page.table(_environment(found.output, summary)),
     )
-    title = f"electra-fast: {escape(found.output.name)}"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    body = "\n".join(parts)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
-    )
+    return page.document(f"electra-fast: {found.output.name}", parts)
 
 
 def _state(found: RunStatus, summary: dict[str, Any]) -> str:
@@ -107,23 +90,19 @@ def _state(found: RunStatus, summary: dict[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def _remark(text: str, first: bool) -> str:
-    return f'<p class="verdict{"" if first else " remark"}">{escape(text)}</p>'
-
-
 def _figures(found: RunStatus) -> str:
     """The newest ones of both splits."""
     newest = {record["split"]: record for record in found.records}
     splits = [(split, title) for split, title in (("validation", "held out"), ("train", "training")) if split in newest]
     if not splits:
-        return '<p class="note">None yet.</p>'
+        return page.note("None yet.")
     rows = []
     for name, title, form in _FIGURES:
         values = [newest[split].get(name) for split, _ in splits]
         if any(value is not None for value in values):
             rows.append([title, *("–" if value is None else form.format(value) for value in values)])
     heads = ["", *(f"{title}, step {newest[split]['step']:,}" for split, title in splits)]
-    return _table(rows, heads, numbers=True)
+    return page.table(rows, heads, numbers=True)
 
 
 def _curves(records: Sequence[dict[str, Any]]) -> str:
@@ -132,12 +111,12 @@ def _curves(records: Sequence[dict[str, Any]]) -> str:
         reason = (
             "Nothing has been reported yet." if not records else "matplotlib is not installed: pip install matplotlib"
         )
-        return f'<p class="note">{escape(reason)}</p>'
+        return page.note(reason)
     note = (
         "A discriminator that knows only how many tokens are fake has the loss of the dashed line and an AUC of 0.5. "
         "A solid line below the dashed one of its colour means that it finds them."
     )
-    return f'{picture}<p class="note">{note}</p>'
+    return picture + page.note(note)
 
 
 def _cost(found: RunStatus, hourly_price: float | None) -> Iterable[tuple[str, str]]:
@@ -180,10 +159,9 @@ def _options(config: dict[str, Any]) -> str:
         if name != "model" and (name in _NEVER_DEFAULT or not _same(value, defaults.get(name)))
     ]
     note = (
-        f'<p class="note">All other options are those of the size, {escape(config["model"])}; {CONFIG_NAME} has every '
-        "one, and repeats the run.</p>"
+        f"All other options are those of the size, {config['model']}; {CONFIG_NAME} has every one, and repeats the run."
     )
-    return _table(rows, ["option", "this run", "default"]) + note
+    return page.table(rows, ["option", "this run", "default"]) + page.note(note)
 
 
 def _same(value: Any, default: Any) -> bool:
@@ -199,23 +177,3 @@ def _environment(output: Path, summary: dict[str, Any]) -> Iterable[tuple[str, s
     yield from (("begun with", begun),) if begun else ()
     yield from (("decided", reason) for reason in comment[1:])
     yield from ((name.replace("_", " "), value) for name, value in summary.get("environment", {}).items())
-
-
-def _table(rows: Iterable[Sequence[Any]], heads: Sequence[str] = (), numbers: bool = False) -> str:
-    """``numbers``: all columns but the first are to the right."""
-
-    def cell(value: Any, column: int) -> str:
-        kind = ' class="number"' if numbers and column else ""
-        return f"<td{kind}>{escape(_text(value))}</td>"
-
-    titles = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    head = f"<thead><tr>{titles}</tr></thead>" if heads else ""
-    lines = ("".join(cell(value, column) for column, value in enumerate(row)) for row in rows)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<table>{head}<tbody>{body}</tbody></table>"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
