@@ -20,7 +20,7 @@ _DECODER = {"is_decoder": True, "add_cross_attention": True}
 _OWN = "label_smoothing"
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: transformers' Trainer notes use_cache in the config of what it trains
 class TranslationConfig:
     """Encoder and decoder of a translation model.
 

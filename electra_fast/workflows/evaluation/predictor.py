@@ -209,6 +209,13 @@ def _accelerated(model: nn.Module, precision: str, device: torch.device) -> str:
     """Put the model on our ops, in a precision; returns which."""
     if precision == "auto":
         precision = "fp32" if why_no_bf16(device) else "bf16"
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):  # on our ops as it was made
+        if precision == "int8":
+            raise ConfigError("precision int8 is for transformers' models, which this is not: use bf16 or fp32")
+        model.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+        return precision
     try:
         accelerate(model, dtype=torch.int8 if precision == "int8" else None)
     except RuntimeError as error:

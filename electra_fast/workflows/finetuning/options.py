@@ -97,7 +97,7 @@ class FinetuneOptions:
 
     epochs: float | None = option("Schedule", "Passes over the data. Default: the task's (3; question answering 2).")
     max_steps: int | None = option("Schedule", "Instead of epochs: optimiser steps.")
-    batch_size: int = option("Schedule", "Rows of an optimiser step.", 32)
+    batch_size: int | None = option("Schedule", "Rows of an optimiser step. Default: 32; translation 128.")
     accumulation: int = option("Schedule", "Parts that a step is processed in, to save memory.", 1)
     learning_rate: float | None = option("Schedule", "Peak. Default: the size's (3e-4 small, 1e-4 base, 5e-5 large).")
     warmup: float = option("Schedule", "Share of all steps in which the learning rate rises.", 0.1)
@@ -129,7 +129,21 @@ class FinetuneOptions:
     class_weights: str | None = option(
         "Optimiser", "balanced: by inverse frequency; or each label's as good=1,bad=2.5. Default: all equal."
     )
-    label_smoothing: float = option("Optimiser", "Share of a target that is spread over all labels.", 0.0)
+    label_smoothing: float | None = option(
+        "Optimiser", "Share of a target that is spread over all labels. Default: 0; translation 0.1."
+    )
+
+    decoder_layers: int = option("Translation", "Layers of the decoder, which starts from random weights.", 3)
+    decoder_learning_rate: float | None = option(
+        "Translation", "Peak of the decoder's learning rate; learning_rate is the encoder's. Default: 1e-3."
+    )
+    target_vocab_size: int = option(
+        "Translation", "Entries of the target's tokenizer, which is trained on the training data's translations.", 8000
+    )
+    beams: int = option("Translation", "Width of the search for a translation; 1: greedy. Greedy between steps.", 4)
+    length_penalty: float = option(
+        "Translation", "Exponent α of what log-probabilities are divided by, ((5 + length) / 6)^α.", 0.6
+    )
 
     log_every: int = option("Reports", "Steps between lines of metrics.jsonl.", 10)
     keep_checkpoints: bool = option(
@@ -143,10 +157,10 @@ class FinetuneOptions:
         check_choices(self)
         check_at_least(self, 1, "threads", "batch_size", "accumulation", "max_steps", "eval_every", "log_every")
         check_at_least(self, 8, "max_length")
-        check_at_least(self, 1, "doc_stride")
-        check_at_least(self, 0, "early_stopping", "weight_decay", "clip_norm")
+        check_at_least(self, 1, "doc_stride", "decoder_layers", "target_vocab_size", "beams")
+        check_at_least(self, 0, "early_stopping", "weight_decay", "clip_norm", "length_penalty")
         check_probability(self, "warmup", "dropout", "label_smoothing", "adam_beta1", "adam_beta2")
-        for name in ("epochs", "learning_rate", "layer_decay", "adam_epsilon"):
+        for name in ("epochs", "learning_rate", "decoder_learning_rate", "layer_decay", "adam_epsilon"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"{name} must be greater than 0, got {value}")
@@ -158,14 +172,14 @@ class FinetuneOptions:
             raise ConfigError("epochs and max_steps exclude each other: give one of them")
         if not self.label_separator:
             raise ConfigError("label_separator must not be empty")
-        if self.batch_size % self.accumulation:
+        if self.batch_size is not None and self.batch_size % self.accumulation:
             raise ConfigError(
                 f"accumulation must divide batch_size into equal parts, got {self.accumulation} for {self.batch_size}"
             )
         for name in PATHS:
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, os.path.abspath(os.fspath(value)))
+                object.__setattr__(self, name, _absolute(os.fspath(value), self.task == "translation"))
         if self.model is not None:
             object.__setattr__(self, "model", os.fspath(self.model))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
@@ -199,6 +213,12 @@ _NEEDED = {
     "train": "a file with training data",
     "output": "a directory for the run",
 }
+
+
+def _absolute(path: str, parallel: bool) -> str:
+    """From the root, so that a run can be gone on with from another directory. parallel: maybe two, with a comma."""
+    parts = path.split(",") if parallel and not os.path.exists(path) else [path]
+    return ",".join(map(os.path.abspath, parts))
 
 
 def _seeds(given: Any) -> list[int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from electra_fast.data.hygiene import HygienePolicy, HygieneReport
+from electra_fast.data.parallel_text import parallel_files
 from electra_fast.errors import DataError
 from electra_fast.workflows.pretraining.calibrate import why_no_bf16
 
@@ -142,9 +143,9 @@ def count_cut(rows: Dataset | Columns) -> int:
 
 
 def fingerprint(path: str) -> str:
-    """sha256 of a file, or of all files of a directory, by which a resumed run knows its data."""
+    """sha256 of a file, of two parallel ones, or of all files of a directory, by which a resumed run knows its data."""
     digest = hashlib.sha256()
-    files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]
+    files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else parallel_files(path)
     for file in files:
         if file.is_file():
             digest.update(file.name.encode())

@@ -21,14 +21,19 @@ from electra_fast.optim import ElectraAdam, parameter_groups, polynomial_schedul
 
 from .options import FinetuneOptions
 
-_LAYER = re.compile(r"(?:^|\.)electra\.encoder\.layer\.(\d+)\.")
-_EMBEDDINGS = re.compile(r"(?:^|\.)electra\.embeddings(?:_project)?\.")
+# Of the encoder, which is called electra, or in an encoder-decoder encoder; the decoder counts as the head.
+_LAYER = re.compile(r"^(?:electra|encoder)\.encoder\.layer\.(\d+)\.")
+_EMBEDDINGS = re.compile(r"^(?:electra|encoder)\.embeddings(?:_project)?\.")
+_DECODER_RATE = 1e-3  # of a decoder that starts from random weights, as docs/translation.md has it
 _FEW_ROWS = 6000  # RTE and STS, which the published recipe gives 10 epochs, have 2,490 and 5,749
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the updates but the data: peak learning rate, layer-wise decay, steps, warm-up."""
+    """Everything that decides the updates but the data: peak learning rate, layer-wise decay, steps, warm-up.
+
+    ``head_factor``: how much faster than that the head learns, where it is as large as a decoder.
+    """
 
     learning_rate: float
     layer_decay: float
@@ -36,6 +41,7 @@ class Recipe:
     epochs: float
     max_steps: int | None
     warmup: float
+    head_factor: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -57,13 +63,18 @@ def recipe_for(options: FinetuneOptions, hidden_size: int, rows: int, default_ep
         decay = 1.0
     if default_epochs == 3.0 and rows < _FEW_ROWS:
         default_epochs = 10.0
+    head_rate = (options.decoder_learning_rate or _DECODER_RATE) if options.task == "translation" else None
+    if options.from_scratch and head_rate is not None:
+        rate = head_rate
+    rate = rate if options.learning_rate is None else options.learning_rate
     return Recipe(
-        learning_rate=rate if options.learning_rate is None else options.learning_rate,
+        learning_rate=rate,
         layer_decay=decay if options.layer_decay is None else options.layer_decay,
         published=options.published_decay,
         epochs=default_epochs if options.epochs is None else options.epochs,
         max_steps=options.max_steps,
         warmup=options.warmup,
+        head_factor=1.0 if head_rate is None else head_rate / rate,
     )
 
 
@@ -78,7 +89,9 @@ def depth_of(name: str, layers: int) -> int:
 def rate_factor(name: str, layers: int, recipe: Recipe) -> float:
     """What the peak learning rate is multiplied by for a parameter."""
     exponent = layers + 1 - depth_of(name, layers)
-    return recipe.layer_decay ** (exponent + 1 if recipe.published and exponent else exponent)
+    if exponent == 0:
+        return recipe.head_factor
+    return recipe.layer_decay ** (exponent + 1 if recipe.published else exponent)
 
 
 def make_optimizer(model: nn.Module, options: FinetuneOptions, recipe: Recipe) -> torch.optim.Optimizer:

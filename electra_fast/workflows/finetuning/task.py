@@ -78,6 +78,8 @@ class Task(ABC):
     """Columns of rows that the model's forward pass takes, besides the attention mask."""
     default_epochs: ClassVar[float] = 3.0
     """Of ELECTRA's recipe; sets of a few thousand rows get 10 where this is 3."""
+    default_batch_size: ClassVar[int] = 32
+    """Rows of an optimiser step."""
 
     max_length: int
 
@@ -143,6 +145,10 @@ class Task(ABC):
         Raises:
             DataError: the labels cannot be used (a single class, …).
         """
+        return self
+
+    def between_steps(self) -> Self:
+        """The task as checkpoints are compared by while training goes on. Default: as it is."""
         return self
 
     def accept(self, item: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -95,8 +95,8 @@ def make_network(job: Job, seed: int) -> nn.Module:
     """The network before training; on our ops unless the backend is transformers."""
     transformers.set_seed(seed)
     model = job.task.model(job.checkpoint, pretrained=not job.options.from_scratch, dropout=job.options.dropout)
-    if job.options.backend == "electra_fast":
-        accelerate(model)
+    if job.options.backend == "electra_fast" and isinstance(model, transformers.PreTrainedModel):
+        accelerate(model)  # another is on our ops as it was made
     return model.to(job.device)
 
 
@@ -145,7 +145,12 @@ class FinetuneTrainer(transformers.Trainer):
         self.interrupted = False
         self.clock = _Clock()
         self.predictor = Predictor(
-            job.task, model, job.tokenizer, job.policy, precision=job.precision, autocast=job.precision == "bf16"
+            job.task.between_steps(),
+            model,
+            job.tokenizer,
+            job.policy,
+            precision=job.precision,
+            autocast=job.precision == "bf16",
         )
         when = "epoch" if options.eval_every is None else "steps"
         arguments = transformers.TrainingArguments(
@@ -198,7 +203,8 @@ class FinetuneTrainer(transformers.Trainer):
 
     def _get_learning_rate(self) -> float:
         """The head's: the groups' rates differ by the layer-wise decay."""
-        return self.job.recipe.learning_rate * self.lr_scheduler.lr_lambdas[0](self.lr_scheduler.last_epoch)
+        recipe = self.job.recipe
+        return recipe.learning_rate * recipe.head_factor * self.lr_scheduler.lr_lambdas[0](self.lr_scheduler.last_epoch)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: it would take a millisecond a step."""

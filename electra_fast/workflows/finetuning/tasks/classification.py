@@ -90,7 +90,7 @@ class Classification(Task):
         names = ("text_column", "pair_column", "label_column", "problem", "label_separator", "class_weights")
         return cls(
             max_length=min(options.max_length or longest, longest),
-            label_smoothing=options.label_smoothing,
+            label_smoothing=options.label_smoothing or 0.0,
             **{name: getattr(options, name) for name in names},
         )
 
