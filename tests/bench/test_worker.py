@@ -81,7 +81,11 @@ def test_inputs_are_the_same_for_the_same_seed():
 def test_serving_in_this_process(monkeypatch):
     """The loop itself, line by line."""
     loads = {"do": "load", **WHERE}
-    requests = [loads, {"do": "time", "seed": 1, "sets": 1, "calls": 1, "lead": True}, {**loads, "contender": "electra"}]
+    requests = [
+        loads,
+        {"do": "time", "seed": 1, "sets": 1, "calls": 1, "lead": True},
+        {**loads, "contender": "electra"},
+    ]
     answers = io.StringIO()
     threads = torch.get_num_threads()
     worker.serve(threads, io.StringIO("".join(json.dumps(r) + "\n" for r in requests)), answers)

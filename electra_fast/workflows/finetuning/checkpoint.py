@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +92,7 @@ def make_model(head: type, checkpoint: str, *, pretrained: bool, dropout: float,
         return head(values)
     import torch
 
-    with _as_checkpoint_error(checkpoint), quiet("transformers.modeling_utils"):
+    with _as_checkpoint_error(checkpoint), quiet():
         return head.from_pretrained(
             checkpoint, config=values, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
@@ -101,20 +100,25 @@ def make_model(head: type, checkpoint: str, *, pretrained: bool, dropout: float,
 
 def load_model(head: type, directory: str | Path) -> nn.Module:
     """A model of class ``head`` as it was saved, from safetensors. CheckpointError: damaged or missing."""
-    with _as_checkpoint_error(directory):
+    with _as_checkpoint_error(directory), quiet():
         return head.from_pretrained(directory, use_safetensors=True, local_files_only=True)
 
 
 @contextlib.contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """Keep a library's remarks below errors to itself: that a head is new is what fine-tuning is about."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Keep `transformers`' remarks below errors, and its bars, from the user: that a head is new is what fine-tuning is
+    about."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import torch
 from electra_fast.errors import CheckpointError, ConfigError
 from electra_fast.files import write_text
 from electra_fast.signals import DeferredSignals
-from electra_fast.workflows.evaluation.predictor import encode
+from electra_fast.workflows.evaluation.predictor import Predictor, encode
 from electra_fast.workflows.pretraining.build import choose_device
 from electra_fast.workflows.pretraining.config_file import write_config
 
@@ -29,6 +29,7 @@ from .train import Job, make_network, train_seed
 
 DATA_NAME = "data.json"  # of which files the rows came, and what was done to them
 _NOTICE = "\nstopping after this step; once more stops at once\n"
+_FIRST = 4  # held-out examples that the names of figures are taken from
 _MEASURED = 4  # batches that the precision is chosen on
 
 Outcome = tuple[Path | None, dict[str, Any], int | None]
@@ -37,6 +38,7 @@ Outcome = tuple[Path | None, dict[str, Any], int | None]
 def begin(output: Path, options: FinetuneOptions, on_evaluation: Listener | None) -> Outcome:
     """Everything is checked, and the precision chosen, before anything is written."""
     job, splits = _prepare(options, on_evaluation)
+    _check_metric(job)
     precision, reason = choose_precision(
         options.precision, lambda: make_network(job, 0), job.task.loss, _some(job), job.device
     )
@@ -116,6 +118,17 @@ def _train(output: Path, job: Job, splits: Splits, notes: list[str]) -> Outcome:
             records += done[1]
         display.close()
         return output / "best", finish(output, job, splits, results, records, display.say), None
+
+
+def _check_metric(job: Job) -> None:
+    """ConfigError, before anything is trained, if the metric is none: an untrained network's figures tell the names."""
+    if job.options.metric is None:
+        return
+    first = {name: values[:_FIRST] for name, values in job.dev.examples.items()}
+    predictor = Predictor(job.task, make_network(job, 0), job.tokenizer, job.policy)
+    figures = job.task.score(predictor.predict_columns(first), first)
+    if job.metric not in figures:
+        raise ConfigError(f"metric must be one of {', '.join(figures)}, got {job.metric!r}")
 
 
 def _some(job: Job) -> list[dict[str, Any]]:

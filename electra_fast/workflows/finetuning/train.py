@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
 
-from electra_fast.errors import ConfigError, DivergenceError
+from electra_fast.errors import DivergenceError
 from electra_fast.models.accelerate import accelerate
 from electra_fast.workflows.evaluation.predictor import Encoded, Predictor
 
+from .checkpoint import quiet
 from .model_directory import BEST_NAME, save_model
 from .recipe import Recipe, make_optimizer, make_schedule
 from .run import Listener
@@ -113,7 +114,8 @@ def train_seed(
     """
     trainer = FinetuneTrainer(job, make_network(job, seed), seed, folder, display, signals)
     checkpoint = transformers.trainer_utils.get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with quiet():
+        trainer.train(resume_from_checkpoint=checkpoint)
     records = trainer.records()
     if trainer.interrupted:
         return None, records
@@ -228,8 +230,6 @@ class FinetuneTrainer(transformers.Trainer):
             predictions = predict(self.predictor, job.dev)
             task = job.task.settle(predictions, job.dev.examples)
             figures = task.score(predictions, job.dev.examples)
-            if job.metric not in figures:
-                raise ConfigError(f"metric must be one of {', '.join(figures)}, got {job.metric!r}")
             value = figures[job.metric]
             if not math.isfinite(value):
                 raise DivergenceError(f"{job.metric} of seed {self.seed} is {value} on the held-out data")
