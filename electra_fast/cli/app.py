@@ -16,6 +16,7 @@ import electra_fast
 from electra_fast.cli.bench import bench
 from electra_fast.cli.demo import demo
 from electra_fast.cli.doctor import doctor
+from electra_fast.cli.evaluate import evaluate
 from electra_fast.cli.explain import explain
 from electra_fast.cli.finetune import finetune
 from electra_fast.cli.mistakes import FileMistake, UsageError, command_name, flags, in_options, usage_message
@@ -37,7 +38,8 @@ app = typer.Typer(
     "From raw text to a checkpoint: [bold]prepare[/] turns text into token shards, [bold]pretrain[/] trains on them, "
     "[bold]status[/] says how that goes, at any time, and [bold]report[/] makes a page of it. "
     "From a checkpoint to use: [bold]finetune[/] teaches it a task, [bold]predict[/] does it. "
-    "[bold]explain[/] shows which words made it say so, [bold]serve[/] does it over HTTP. "
+    "[bold]evaluate[/] says how well and where not, [bold]explain[/] which words made it say so, "
+    "[bold]serve[/] does it over HTTP. "
     "[bold]demo[/] does both on text that is already on this machine. [bold]doctor[/] says what runs where, and why. "
     "[bold]bench[/] measures it against the best of what else is there.",
     rich_markup_mode="rich",
@@ -55,6 +57,7 @@ COMMANDS = {
         show,
         finetune,
         predict,
+        evaluate,
         explain,
         serve,
         demo,

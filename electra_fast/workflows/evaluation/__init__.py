@@ -3,7 +3,10 @@
 from importlib import import_module
 
 _EXPORTS = {
+    "Evaluation": "results",
+    "ModelResult": "results",
     "Predictor": "predictor",
+    "evaluate": "run",
     "load_task": "predictor",
 }
 

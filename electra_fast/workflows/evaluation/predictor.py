@@ -20,6 +20,8 @@ from electra_fast.workflows.finetuning.task import Columns, Task
 from electra_fast.workflows.pretraining.build import choose_device
 from electra_fast.workflows.pretraining.calibrate import why_no_bf16
 
+from .calibration import read_temperature
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -46,6 +48,7 @@ class Predictor:
         task, model, tokenizer, policy: what predictions are made with; the model is in evaluation mode.
         precision: what is computed in: fp32, bf16 or int8.
         batch_tokens: most tokens of a batch, padding not counted (one longer row is a batch of its own).
+        temperature: what logits are divided by, so that probabilities are right (`calibration.Temperature`).
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Predictor:
         precision: str = "fp32",
         autocast: bool = False,
         batch_tokens: int = 8192,
+        temperature: float = 1.0,
     ) -> None:
         if batch_tokens < 1:
             raise ConfigError(f"batch_tokens must be at least 1, got {batch_tokens}")
@@ -67,6 +71,7 @@ class Predictor:
         self.policy = policy
         self.precision = precision
         self.batch_tokens = batch_tokens
+        self.temperature = temperature
         self._autocast = autocast
         self.device = next(model.parameters()).device
 
@@ -155,6 +160,8 @@ class Predictor:
 
     def decode(self, outputs: Sequence[Any], encoded: Encoded) -> list[dict[str, Any]]:
         """One prediction for each example."""
+        if self.temperature != 1.0:
+            outputs = [output / self.temperature for output in outputs]
         return self.task.decode(outputs, encoded.rows, encoded.examples)
 
 
@@ -202,7 +209,16 @@ def load_task(
     else:
         precision = "fp32"
     tokenizer = load_tokenizer(directory)
-    return Predictor(task, network, tokenizer, policy, precision=precision, batch_tokens=batch_tokens)
+    fitted = read_temperature(directory)
+    return Predictor(
+        task,
+        network,
+        tokenizer,
+        policy,
+        precision=precision,
+        batch_tokens=batch_tokens,
+        temperature=1.0 if fitted is None else fitted.value,
+    )
 
 
 def _accelerated(model: nn.Module, precision: str, device: torch.device) -> str:

@@ -19,6 +19,8 @@ from electra_fast.workflows.finetuning.checkpoint import load_model, make_model
 from electra_fast.workflows.finetuning.options import FinetuneOptions
 from electra_fast.workflows.finetuning.task import Columns, Task, check_known
 
+from .label_figures import label_figures, several_figures
+
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor, nn
@@ -253,11 +255,11 @@ class Classification(Task):
         return {"label": best, "probability": named[best], "probabilities": named}
 
     def score(self, predictions: Sequence[Mapping[str, Any]], examples: Columns) -> dict[str, float]:
-        """accuracy, f1_macro, mcc; f1_micro, f1_macro, exact_match; spearman, pearson, mean squared error."""
-        from sklearn import metrics
-
+        """`label_figures` or `several_figures`; of numbers spearman, pearson, mean squared error."""
         truth = list(examples["label"])
         if self.problem == "regression":
+            from sklearn import metrics
+
             values = [prediction["value"] for prediction in predictions]
             return {
                 "spearman": _correlation(_ranks(truth), _ranks(values)),
@@ -268,17 +270,8 @@ class Classification(Task):
             of = self.labels
             found = np.array([[name in prediction["labels"] for name in of] for prediction in predictions])
             right = np.array([[name in value for name in of] for value in truth])
-            return {
-                "f1_micro": float(metrics.f1_score(right, found, average="micro", zero_division=0)),
-                "f1_macro": float(metrics.f1_score(right, found, average="macro", zero_division=0)),
-                "exact_match": float((right == found).all(1).mean()),
-            }
-        found = [prediction["label"] for prediction in predictions]
-        return {
-            "accuracy": float(metrics.accuracy_score(truth, found)),
-            "f1_macro": float(metrics.f1_score(truth, found, average="macro", zero_division=0)),
-            "mcc": float(metrics.matthews_corrcoef(truth, found)),
-        }
+            return several_figures(right, found)
+        return label_figures(truth, [prediction["label"] for prediction in predictions])
 
 
 def _strings(table: Dataset, column: str, path: str | Path) -> list[str | None]:
