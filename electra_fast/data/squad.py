@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from electra_fast.data.tables import open_text
+from electra_fast.data.tables import check_characters, open_text
 from electra_fast.errors import DataError
 from electra_fast.extras import require
 
@@ -87,6 +87,7 @@ def _question(question: Any, context: str, where: str, labelled: bool) -> dict[s
     text = _text(question, "question", where)
     name = question.get("id")
     if name is not None:
+        check_characters(name, where)
         where = f"{where} (id {name})"
     given = _entries(question, "answers", where) if labelled or "answers" in question else []
     if question.get("is_impossible"):
@@ -116,6 +117,7 @@ def _text(record: Any, field: str, where: str) -> str:
     value = record.get(field) if isinstance(record, dict) else None
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: expected an object with a text {field!r}, got {_shown(record)}")
+    check_characters(value, where)
     return value
 
 

@@ -186,6 +186,14 @@ def parse_object(line: str, where: str) -> dict[str, Any]:
     return row
 
 
+def check_characters(value: Any, where: str) -> None:
+    """DataError, beginning with ``where``, if an escape in JSON stood for half of a surrogate pair."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: an escape stands for half a character (a lone surrogate): mend it") from None
+
+
 _RECORDS = {"tsv": _tsv, "csv": _csv, "jsonl": _jsonl, "json": _json}
 
 
@@ -210,6 +218,11 @@ def _dataset(columns: dict[str, list[Any]], path: Path, datasets: Any) -> Datase
 
     try:
         return datasets.Dataset.from_dict(columns)
+    except UnicodeEncodeError:
+        for name, column in columns.items():
+            for row, value in enumerate(column, 1):
+                check_characters(value, f"{path}, row {row}, column {name!r}")
+        raise
     except (pyarrow.ArrowException, OverflowError):
         for name, column in columns.items():
             kinds: dict[str, int] = {}

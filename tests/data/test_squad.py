@@ -91,6 +91,10 @@ def test_an_answer_has_to_be_where_it_says(write, answer, start, message):
         ({"data": ["x"]}, r"x\.json, data\[0\]: expected an object with a list 'paragraphs', got 'x'"),
         ({"data": [{"paragraphs": [{"qas": []}]}]}, r"data\[0\]\.paragraphs\[0\]: .* a text 'context'"),
         ({"data": []}, r"x\.json holds no question"),
+        (
+            {"data": [{"paragraphs": [{"context": "\ud83d", "qas": []}]}]},
+            r"data\[0\]\.paragraphs\[0\]: .* lone surrogate",
+        ),
     ],
 )
 def test_a_broken_file_is_named_with_the_place(write, content, message):

@@ -210,6 +210,7 @@ def test_an_input_needs_question_and_context():
         QuestionAnswering(max_length=24).accept({"question": "q"})
     given = {"question": "q", "context": "c", "id": 3}
     assert QuestionAnswering(max_length=24).accept(given) == {"question": "q", "context": "c"}
+    assert QuestionAnswering(max_length=24).accept({"question": "\ud83d?", "context": "c"})["question"] == "\ufffd?"
 
 
 def test_the_loss_falls_and_answers_are_found(checkpoint, tokenizer):

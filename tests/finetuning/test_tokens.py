@@ -206,6 +206,10 @@ def test_tables_hold_lists(write, tmp_path):
         ('{"tokens": ["a"]}', "has no column 'tags'"),
         ('{"tokens": ["a"], "tags": [1]}', "row 1: column 'tags' must be a list of texts, got \\[1\\]"),
         ("{", "line 1"),
+        (
+            '{"tokens": ["a", "\\ud83d"], "tags": ["O", "O"]}',
+            "row 1, column 'tokens': an escape stands for half a character",
+        ),
     ],
 )
 def test_a_broken_table_is_named_with_the_row(write, line, message):

@@ -18,6 +18,7 @@ from electra_fast.workflows.finetuning.task import Columns, Task, refuse_fill_la
 
 from .choice_files import read_choices
 from .spans import softmax
+from .words import whole_characters
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,7 +78,8 @@ class MultipleChoice(Task):
             raise DataError(f"an input for choice needs 'choices', a list of two or more texts, got {choices!r:.60}")
         if not all(isinstance(text, str) for text in texts.values()) or not any(map(str.strip, texts.values())):
             raise DataError("an input for choice needs a text 'context' or 'question', or both")
-        return texts | {"choices": choices}
+        texts = {name: whole_characters(text) for name, text in texts.items()}
+        return texts | {"choices": [whole_characters(choice) for choice in choices]}
 
     def model(self, checkpoint: str, *, pretrained: bool = True, dropout: float = 0.1) -> nn.Module:
         return make_model(_head(), checkpoint, pretrained=pretrained, dropout=dropout)

@@ -18,6 +18,7 @@ from .question_files import read_questions
 from .spans import Span, best_spans, softmax
 from .squad_metrics import answer_f1, best_threshold, exact_match
 from .windows import windows
+from .words import whole_characters
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -91,6 +92,10 @@ class QuestionAnswering(Task):
             return self
         threshold, _ = best_threshold(*_answered_or_not(predictions, examples, answer_f1))
         return dataclasses.replace(self, null_threshold=threshold)
+
+    def accept(self, item: str | Mapping[str, Any]) -> dict[str, Any]:
+        """``question`` and ``context``."""
+        return {name: whole_characters(text) for name, text in super().accept(item).items()}
 
     def model(self, checkpoint: str, *, pretrained: bool = True, dropout: float = 0.1) -> nn.Module:
         return make_model(_head(), checkpoint, pretrained=pretrained, dropout=dropout)

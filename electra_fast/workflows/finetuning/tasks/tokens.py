@@ -19,7 +19,7 @@ from electra_fast.workflows.finetuning.task import Columns, Task, refuse_fill_la
 from .entities import OUTSIDE, entities, entity_scores, iob2, is_entity_tag, surface_scores
 from .sentence_files import read_sentences
 from .windows import windows
-from .words import Sentence, join_words, pieces_of, split_words
+from .words import Sentence, join_words, pieces_of, split_words, whole_characters
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -97,10 +97,10 @@ class TokenClassification(Task):
         if tokens is not None:
             if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
                 raise DataError(f"an input for ner needs 'tokens' to be a list of texts, got {tokens!r:.60}")
-            return {"text": None, "tokens": tokens}
+            return {"text": None, "tokens": [whole_characters(token) for token in tokens]}
         if not isinstance(text, str):
             raise DataError(f"an input for ner needs a text, or a list 'tokens' of its words, got {item!r:.60}")
-        return {"text": text, "tokens": None}
+        return {"text": whole_characters(text), "tokens": None}
 
     def model(self, checkpoint: str, *, pretrained: bool = True, dropout: float = 0.1) -> nn.Module:
         names = dict(enumerate(self.labels))

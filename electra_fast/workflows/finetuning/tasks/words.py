@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+def whole_characters(text: str) -> str:
+    """A text with U+FFFD for each half of a surrogate pair, which JSON can hold and no tokenizer reads."""
+    return _HALF_CHARACTER.sub("\ufffd", text)
 
 
 class Sentence(NamedTuple):
