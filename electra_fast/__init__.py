@@ -20,6 +20,7 @@ _EXPORTS = {
     "ElectraForQuestionAnswering": "models",
     "ElectraForSequenceClassification": "models",
     "ElectraForTokenClassification": "models",
+    "ElectraForTranslation": "models",
     "ElectraModel": "models",
     "ElectraPretrainingPair": "models",
     "load_pretrained": "models",

@@ -1,4 +1,4 @@
-"""ELECTRA: configuration, encoder, pretraining pair, task heads, and the way to Hugging Face and back."""
+"""ELECTRA: configuration, encoder, pretraining pair, task heads, translation; the way to Hugging Face and back."""
 
 from .config import ElectraConfig
 from .encoder import ElectraModel
@@ -13,6 +13,8 @@ from .heads import (
 from .huggingface import load_config, load_pretrained, save_pretrained
 from .pretraining import ElectraPretrainingPair, PretrainingOutput
 from .pretraining_config import PretrainingConfig
+from .translation import ElectraForTranslation
+from .translation_config import TranslationConfig
 
 __all__ = [
     "ElectraConfig",
@@ -22,10 +24,12 @@ __all__ = [
     "ElectraForQuestionAnswering",
     "ElectraForSequenceClassification",
     "ElectraForTokenClassification",
+    "ElectraForTranslation",
     "ElectraModel",
     "ElectraPretrainingPair",
     "PretrainingConfig",
     "PretrainingOutput",
+    "TranslationConfig",
     "load_config",
     "load_pretrained",
     "save_pretrained",

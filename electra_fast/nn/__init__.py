@@ -1,6 +1,7 @@
 """Modules that own parameters over one op each, drop-in for their `torch.nn` or Hugging Face counterparts."""
 
 from .attention import Attention, ResidualOutput, SelfAttention
+from .decoder import CrossAttention, Decoder, DecoderLayer
 from .embeddings import Embeddings
 from .encoder import Encoder, EncoderLayer, assign_sites
 from .feed_forward import FeedForward, Intermediate
@@ -12,6 +13,9 @@ from .packing import Packing, pack_mask
 __all__ = [
     "GELU",
     "Attention",
+    "CrossAttention",
+    "Decoder",
+    "DecoderLayer",
     "Embeddings",
     "Encoder",
     "EncoderLayer",

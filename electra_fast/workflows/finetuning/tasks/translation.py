@@ -113,8 +113,7 @@ class Translation(Task):
         """The checkpoint's encoder, and a decoder of its widths, whose weights are drawn."""
         from transformers.utils import cached_file
 
-        from electra_fast.models import ElectraConfig
-        from electra_fast.models.translation import ElectraForTranslation, TranslationConfig
+        from electra_fast.models import ElectraConfig, ElectraForTranslation, TranslationConfig
 
         config = TranslationConfig.for_encoder(
             ElectraConfig.from_huggingface_dict(load_config(checkpoint).to_dict()),
@@ -131,7 +130,7 @@ class Translation(Task):
         return ElectraForTranslation.from_encoder(config, directory)
 
     def load(self, directory: str | Path) -> nn.Module:
-        from electra_fast.models.translation import ElectraForTranslation
+        from electra_fast.models import ElectraForTranslation
 
         return ElectraForTranslation.from_pretrained(directory)
 
