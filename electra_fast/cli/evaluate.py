@@ -19,7 +19,7 @@ def evaluate(
         typer.Argument(
             help="Fine-tuned directory, or its run. Several are compared pair by pair.",
             show_default=False,
-            metavar="MODEL...",
+            metavar="MODEL",
         ),
     ],
     data: Annotated[

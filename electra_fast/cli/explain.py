@@ -43,7 +43,9 @@ def explain(
         int, typer.Option(min=1, help="Points of the integral; doubled until nearly nothing is unaccounted for.")
     ] = 32,
     most: Annotated[int, typer.Option(min=1, help="Words explained, where each word has a label of its own.")] = 3,
-    attention: Annotated[bool, typer.Option(help="Pictures of where each head looks.")] = True,
+    attention: Annotated[
+        bool, typer.Option(help="Pictures of where each head looks, of texts up to 256 tokens.")
+    ] = True,
 ) -> None:
     """Show which words made a model say what it says, and where its heads look, as a page that needs nothing beside it.
 

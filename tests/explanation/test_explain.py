@@ -2,16 +2,22 @@
 
 import base64
 import json
+import math
 import re
+import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pytest
 import torch
 
+from electra_fast.data.hygiene import HygienePolicy
 from electra_fast.errors import CheckpointError, ConfigError, DataError
 from electra_fast.models import load_pretrained
-from electra_fast.workflows.explanation import explain, write_page
-from electra_fast.workflows.explanation.view import document
+from electra_fast.workflows.evaluation import load_task
+from electra_fast.workflows.evaluation.calibration import Temperature, write_temperature
+from electra_fast.workflows.explanation import explain, run, view, write_page
+from electra_fast.workflows.finetuning.tasks.classification import Classification
 
 TEXT = "The older cat sat on the mat."
 
@@ -78,7 +84,7 @@ def test_the_number_explained_is_the_models_own(directory):
     assert found.reasons[0].attribution.at_input == pytest.approx(torch.log(p / (1 - p)).item(), abs=1e-4)
     assert found.reasons[0].title == f"good: {p:.1%}"
     assert found.attention is None
-    assert "Where its heads look" not in document(found)
+    assert "Where its heads look" not in view.document(found)
 
 
 def test_words_are_as_they_were_written(directory):
@@ -86,7 +92,7 @@ def test_words_are_as_they_were_written(directory):
     tokens = found.tokens
     assert tokens.pieces == ["[CLS]", "The", "OLD", "ER", "cat", "<", ".", "[SEP]"]
     assert [tokens.word(i) for i in range(tokens.word_count)] == ["The", "OLDER", "cat", "<", "."]
-    text = document(found)
+    text = view.document(found)
     assert ">OLDER</span> <span" in text
     assert ">cat</span><span" in text
     assert "OLD +" in text or "OLD -" in text
@@ -104,7 +110,15 @@ def test_a_long_text_is_cut_and_the_page_says_so(directory):
     found = explain(directory("labels"), "the cat sat on the mat " * 4)
     assert len(found.tokens.ids) == 16
     assert found.tokens.cut == 10
-    assert "The last 10 tokens were left out" in document(found)
+    assert "The last 10 tokens were left out" in view.document(found)
+
+
+def test_attention_of_a_very_long_text_is_not_drawn(directory, monkeypatch):
+    for module in (run, view):
+        monkeypatch.setattr(module, "MOST_DRAWN", 8)
+    found = explain(directory("labels"), TEXT, most=1)
+    assert found.attention is None
+    assert "No pictures of attention: the text has 11 tokens, over 8." in view.document(found)
 
 
 def test_an_answer_is_looked_for_in_the_second_text_alone(directory):
@@ -143,3 +157,29 @@ def test_what_cannot_be(directory, kind, options, error, message):
 def test_no_model(tmp_path):
     with pytest.raises(CheckpointError, match="holds no model"):
         explain(tmp_path, TEXT)
+
+
+def test_what_is_explained_is_what_is_predicted(directory, tmp_path):
+    """With the task's length and hygiene, and a temperature."""
+    model = shutil.copytree(directory("labels"), tmp_path / "best")
+    task = Classification(max_length=8, labels=("bad", "good", "neither"), problem="single")
+    values = {"format": 1, "task": "classification", "state": task.state(), "hygiene": asdict(HygienePolicy())}
+    (model / "task.json").write_text(json.dumps(values))
+    text = "the cat\tsat on\u200b the mat of the old dog"
+    for temperature in (None, 3.0):
+        if temperature is not None:
+            write_temperature(model, Temperature(temperature, "dev.tsv", 9, 1.0, 0.9))
+        expected = load_task(tmp_path, precision="fp32", device="cpu").predict([text])[0]
+        found = explain(tmp_path, text, attention=False)
+        odds = found.reasons[0].attribution.at_input
+        assert found.verdict.startswith(expected["label"])
+        assert 1 / (1 + math.exp(-odds)) == pytest.approx(expected["probability"], abs=1e-5)
+        assert len(found.tokens.ids) == 8
+
+
+def test_a_translation_cannot_be_explained(directory, tmp_path):
+    model = shutil.copytree(directory("labels"), tmp_path / "model")
+    values = {"format": 1, "task": "translation", "state": {"max_length": 8}, "hygiene": asdict(HygienePolicy())}
+    (model / "task.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match="translates, which cannot be explained"):
+        explain(model, TEXT)

@@ -153,7 +153,10 @@ def _judge(predictor: Predictor, data: str | os.PathLike[str]) -> tuple[Judgemen
     if not len(examples):
         raise DataError(f"{data} has no row with text and label: there is nothing to evaluate")
     columns = examples[:]
-    return judge(task, predictor.predict_columns(columns), columns), report.notes()
+    encoded = predictor.encode_columns(columns)
+    predictions = predictor.decode(predictor.infer(encoded.rows, encoded.lengths), encoded)
+    report = dataclasses.replace(report, overlong=sum(encoded.rows.get("cut", ())))
+    return judge(task, predictions, columns), report.notes()
 
 
 def _result(

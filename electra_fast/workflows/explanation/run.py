@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from electra_fast.data.hygiene import HygienePolicy
 from electra_fast.data.tokenizer import Tokenizer
 from electra_fast.errors import CheckpointError, ConfigError
-from electra_fast.models import ElectraForQuestionAnswering, load_pretrained
+from electra_fast.models import ElectraForQuestionAnswering, ElectraForSequenceClassification, load_pretrained
+from electra_fast.workflows.evaluation.calibration import read_temperature
+from electra_fast.workflows.finetuning.model_directory import TASK_NAME, load_task_file
 
 from .attention import attention_probabilities
 from .gradients import Attribution, integrated_gradients
@@ -19,6 +23,7 @@ from .reasons import questions
 from .tokens import SPECIAL, Tokens, tokens_of
 
 BASELINES = ("pad", "mask")
+MOST_DRAWN = 256  # tokens: the pictures of attention of more make a page of tens of megabytes
 _INSIDE = ("", "best", "model/discriminator", "discriminator")
 
 
@@ -45,7 +50,7 @@ class Explanation:
         verdict: what it says, in words.
         baseline: the token that stands for "nothing here".
         probabilities: of each token to have been replaced; of a discriminator only.
-        attention: ``[layers, heads, S, S]``; None if it was not asked for.
+        attention: ``[layers, heads, S, S]``; None if it was not asked for, or of more than `MOST_DRAWN` tokens.
     """
 
     model: str
@@ -81,6 +86,7 @@ def explain(
         steps: points of the integral to begin with (`integrated_gradients`).
         tolerance: how much of the difference may be left over, before more points are taken.
         most: of words that are explained, where each word has a label of its own.
+        attention: of texts up to `MOST_DRAWN` tokens.
 
     Raises:
         CheckpointError: no model there. ConfigError: a head that cannot be explained, or an argument out of range.
@@ -94,12 +100,15 @@ def explain(
     if not tolerance > 0:
         raise ConfigError(f"tolerance must be greater than 0, got {tolerance}")
     directory = _directory(Path(model))
+    longest, policy = _as_predicted(directory)
     network = load_pretrained(directory, dtype=torch.float32).requires_grad_(False)
+    _temper(network, directory)
     tokenizer = Tokenizer.load(directory)
     asks = isinstance(network, ElectraForQuestionAnswering)
     if asks and second is None:
         raise ConfigError("second is needed: the text that the question is about")
-    tokens = tokens_of(tokenizer, text, second, network.config.max_position_embeddings, cut_second=asks)
+    longest = min(longest, network.config.max_position_embeddings)
+    tokens = tokens_of(tokenizer, policy.value(text), policy.value(second), longest, cut_second=asks)
     with torch.no_grad():
         output = network(tokens.ids[None], token_type_ids=tokens.types[None])
     verdict, found, probabilities = questions(network, tokens, output, label, most)
@@ -116,6 +125,7 @@ def explain(
             tolerance=tolerance,
         )
         reasons.append(Reason(question.title, question.unit, attribution, _by_word(tokens, attribution.scores)))
+    drawn = attention and len(tokens.ids) <= MOST_DRAWN
     return Explanation(
         model=str(model),
         verdict=verdict,
@@ -123,8 +133,27 @@ def explain(
         baseline=tokenizer.token(stand_in),
         reasons=reasons,
         probabilities=probabilities,
-        attention=attention_probabilities(network, tokens.ids, tokens.types) if attention else None,
+        attention=attention_probabilities(network, tokens.ids, tokens.types) if drawn else None,
     )
+
+
+def _as_predicted(directory: Path) -> tuple[float, HygienePolicy]:
+    """Most tokens, and what is done to texts, when this model predicts; of a model that is for no task, nothing."""
+    unchanged = HygienePolicy(normalize="none", control_characters="keep")
+    if not (directory / TASK_NAME).is_file():
+        return math.inf, unchanged
+    task, policy, _ = load_task_file(directory)
+    if task.name == "translation":
+        raise ConfigError(f"model {directory} translates, which cannot be explained: a label or a piece of text can")
+    return task.max_length, policy if task.texts else unchanged
+
+
+def _temper(network: nn.Module, directory: Path) -> None:
+    """Have the model as sure as it is when it predicts."""
+    temperature = read_temperature(directory)
+    if temperature is not None and isinstance(network, ElectraForSequenceClassification):
+        for parameter in network.classifier.out_proj.parameters():
+            parameter.div_(temperature.value)
 
 
 def _by_word(tokens: Tokens, scores: list[float]) -> list[float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from electra_fast import page
 from electra_fast.files import write_text
 
-from .run import Explanation, Reason
+from .run import MOST_DRAWN, Explanation, Reason
 from .tokens import SPECIAL, Tokens
 
 FOR, AGAINST, SUSPECT = "11,110,79", "179,38,30", "224,138,30"
@@ -61,6 +61,8 @@ def document(explanation: Explanation) -> str:
         parts += [_reason(reason, tokens, explanation.baseline) for reason in explanation.reasons]
     if explanation.attention is not None:
         parts.append(_attention(explanation.attention, tokens))
+    elif len(tokens.ids) > MOST_DRAWN:
+        parts.append(page.note(f"No pictures of attention: the text has {len(tokens.ids)} tokens, over {MOST_DRAWN}."))
     return page.document("electra-fast: why it says so", parts, _STYLE)
 
 
