@@ -65,6 +65,9 @@ class FinetuneOptions:
     text_column: str | None = option("Data", "Column of the text. Default: text, sentence, sentence1, … if there.")
     pair_column: str | None = option("Data", "Column of the second text, if the task is about two.")
     label_column: str | None = option("Data", "Column of the label. Default: label, labels, score, … if there.")
+    weight_column: str | None = option(
+        "Data", "Classification and ner: column of what a training row counts in the loss. Default: all count 1."
+    )
     source_column: str | None = option("Data", "Translation: column of the text to translate.")
     target_column: str | None = option("Data", "Translation: column of its translation.")
     problem: str = option(

@@ -17,6 +17,7 @@ from electra_fast.data.tables import find_column, read_table
 from electra_fast.errors import ConfigError, DataError
 from electra_fast.workflows.finetuning.checkpoint import load_model, make_model
 from electra_fast.workflows.finetuning.options import FinetuneOptions
+from electra_fast.workflows.finetuning.row_weights import WEIGHT, check_weights, read_weights
 from electra_fast.workflows.finetuning.task import Columns, Task, check_known
 
 from .label_figures import label_figures, several_figures
@@ -50,6 +51,7 @@ class Classification(Task):
 
     Attributes:
         text_column, pair_column, label_column: what the columns of files are called; None: looked for.
+        weight_column: of what a training row counts in the loss; None: all count 1.
         problem: single (softmax), multi (a sigmoid for each label), regression; auto until `learn`.
         label_separator: between the labels of a field in a tsv or csv file.
         labels: their names, sorted; of the model's outputs, in their order.
@@ -63,10 +65,12 @@ class Classification(Task):
     name: ClassVar[str] = "classification"
     texts: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     label: ClassVar[str] = "label"
+    model_inputs: ClassVar[tuple[str, ...]] = (*Task.model_inputs, WEIGHT)
 
     text_column: str | None = None
     pair_column: str | None = None
     label_column: str | None = None
+    weight_column: str | None = None
     problem: str = "auto"
     label_separator: str = ","
     labels: tuple[str, ...] = ()
@@ -89,9 +93,10 @@ class Classification(Task):
     def from_options(cls, options: FinetuneOptions, longest: int) -> Classification:
         if options.problem == "regression" and (options.class_weights or options.label_smoothing):
             raise ConfigError("class_weights and label_smoothing are for labels: leave them out for problem regression")
-        names = ("text_column", "pair_column", "label_column", "problem", "label_separator", "class_weights")
+        names = ("text_column", "pair_column", "label_column", "weight_column", "problem", "label_separator")
         return cls(
             max_length=min(options.max_length or longest, longest),
+            class_weights=options.class_weights,
             label_smoothing=options.label_smoothing or 0.0,
             **{name: getattr(options, name) for name in names},
         )
@@ -109,6 +114,7 @@ class Classification(Task):
         if labelled or there:
             label = find_column(table, path, _LABELS, "label_column", self.label_column)
             columns["label"] = self._labels(list(table[label]), path)
+            columns |= read_weights(table, path, self.weight_column)
         from datasets import Dataset
 
         return Dataset.from_dict(columns)
@@ -143,6 +149,7 @@ class Classification(Task):
 
     def learn(self, train: Dataset) -> Classification:
         """The kind of problem, the labels and their weights; for regression, mean and standard deviation."""
+        check_weights(train, self.weight_column)
         values = list(train["label"])
         problem = self.problem if self.problem != "auto" else _told_by(values)
         pair = "text_pair" in train.column_names
@@ -212,6 +219,7 @@ class Classification(Task):
         }
         if training:
             rows["labels"] = [self._target(value) for value in examples["label"]]
+            rows |= {name: list(examples[name]) for name in (WEIGHT,) if name in examples}
         return rows
 
     def _target(self, value: Any) -> Any:
@@ -222,18 +230,30 @@ class Classification(Task):
         return self.labels.index(value)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """The model's own, unless labels have weights or targets are smoothed."""
-        if not self.weights and not self.label_smoothing:
+        """The model's own, unless labels or rows have weights or targets are smoothed."""
+        if not self.weights and not self.label_smoothing and WEIGHT not in batch:
             return model(**batch).loss
         from torch.nn import functional
 
         targets = batch["labels"]
-        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits.float()
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", WEIGHT)}
+        logits = model(**inputs).logits.float()
         weights = logits.new_tensor(self.weights) if self.weights else None
+        count: int | Tensor = len(targets)
         if self.problem == "single":
-            return functional.cross_entropy(logits, targets, weight=weights, label_smoothing=self.label_smoothing)
-        targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
+            losses = functional.cross_entropy(
+                logits, targets, weight=weights, label_smoothing=self.label_smoothing, reduction="none"
+            )
+            if weights is not None:
+                count = weights[targets].sum()
+        elif self.problem == "multi":
+            targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+            losses = functional.binary_cross_entropy_with_logits(
+                logits, targets, pos_weight=weights, reduction="none"
+            ).mean(1)
+        else:
+            losses = (logits.squeeze(-1) - targets) ** 2
+        return (losses * batch.get(WEIGHT, 1.0)).sum() / count
 
     def decode(self, outputs: Sequence[Any], rows: Columns, examples: Columns) -> list[dict[str, Any]]:
         """``{"label", "probability", "probabilities"}``, ``{"labels", "probabilities"}`` or ``{"value"}``."""

@@ -9,6 +9,7 @@ from electra_fast.data.conll import read_conll
 from electra_fast.data.tables import find_column, read_table, table_format
 from electra_fast.errors import ConfigError, DataError
 from electra_fast.extras import require
+from electra_fast.workflows.finetuning.row_weights import read_weights
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,8 +18,10 @@ _TOKENS = ("tokens", "words")
 _TAGS = ("tags", "ner_tags", "labels", "pos_tags", "chunk_tags")
 
 
-def read_sentences(path: str | Path, token_column: str | None, tag_column: str | None, *, labelled: bool) -> Dataset:
-    """Columns ``tokens`` and ``tags``, lists of strings.
+def read_sentences(
+    path: str | Path, token_column: str | None, tag_column: str | None, *, labelled: bool, weight: str | None = None
+) -> Dataset:
+    """Columns ``tokens`` and ``tags``, lists of strings, and ``weight`` if a table has the column of that name.
 
     Args:
         path: a table (.jsonl, .json, .parquet, a `datasets` directory); anything else is read as CoNLL columns.
@@ -49,7 +52,10 @@ def read_sentences(path: str | Path, token_column: str | None, tag_column: str |
             if words is not None and of is not None and len(words) != len(of):
                 raise DataError(f"{path}, row {row}: {len(words)} tokens and {len(of)} tags, expected as many")
     strings = datasets.Sequence(datasets.Value("string"))
-    return datasets.Dataset.from_dict(columns, features=datasets.Features(dict.fromkeys(columns, strings)))
+    sentences = datasets.Dataset.from_dict(columns, features=datasets.Features(dict.fromkeys(columns, strings)))
+    for name, values in read_weights(table, path, weight).items():
+        sentences = sentences.add_column(name, values)
+    return sentences
 
 
 def _number(column: str | None, option: str) -> int | None:

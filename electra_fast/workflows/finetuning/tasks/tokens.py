@@ -14,6 +14,7 @@ from electra_fast.errors import DataError
 from electra_fast.extras import require
 from electra_fast.workflows.finetuning.checkpoint import load_model, make_model
 from electra_fast.workflows.finetuning.collate import IGNORED
+from electra_fast.workflows.finetuning.row_weights import WEIGHT, check_weights
 from electra_fast.workflows.finetuning.task import Columns, Task, refuse_fill_label
 
 from .entities import OUTSIDE, entities, entity_scores, iob2, is_entity_tag, surface_scores
@@ -23,7 +24,7 @@ from .words import Sentence, join_words, pieces_of, split_words, whole_character
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
     from typing_extensions import Self
 
@@ -43,6 +44,7 @@ class TokenClassification(Task):
     Attributes:
         token_column, tag_column: of a CoNLL file counted from 1; of a table their names. None: the first and the last,
             or ``tokens`` and ``tags``.
+        weight_column: of a table: what a training sentence counts in the loss; None: all count 1.
         labels: the model's outputs in their order; of entities ``O, B-x, I-x, …``.
         entities: whether the tags are those of entities.
     """
@@ -51,9 +53,11 @@ class TokenClassification(Task):
     inputs: ClassVar[tuple[str, ...]] = ("text",)
     texts: ClassVar[tuple[str, ...]] = ("tokens",)
     label: ClassVar[str] = "tags"
+    model_inputs: ClassVar[tuple[str, ...]] = (*Task.model_inputs, WEIGHT)
 
     token_column: str | None = None
     tag_column: str | None = None
+    weight_column: str | None = None
     labels: tuple[str, ...] = ()
     entities: bool = True
 
@@ -68,13 +72,15 @@ class TokenClassification(Task):
             max_length=min(options.max_length or _LENGTH, longest),
             token_column=options.text_column,
             tag_column=options.label_column,
+            weight_column=options.weight_column,
         )
 
     def read(self, path: str | Path, *, labelled: bool = True) -> Dataset:
-        return read_sentences(path, self.token_column, self.tag_column, labelled=labelled)
+        return read_sentences(path, self.token_column, self.tag_column, labelled=labelled, weight=self.weight_column)
 
     def learn(self, train: Dataset) -> Self:
         """The labels. DataError: only some tags are those of entities, or there is one tag only."""
+        check_weights(train, self.weight_column)
         tags = sorted({tag for sentence in train["tags"] for tag in sentence})
         odd = [tag for tag in tags if not is_entity_tag(tag)]
         if len(odd) == len(tags) or odd == [tag for tag in tags if tag != OUTSIDE]:
@@ -135,11 +141,25 @@ class TokenClassification(Task):
                     for position, word in zip(positions, judged, strict=True):
                         labels[position] = number.get(tags[word], IGNORED)
                     rows["labels"].append(labels)
+                    if WEIGHT in examples:
+                        rows.setdefault(WEIGHT, []).append(examples[WEIGHT][example])
                 else:
                     rows["positions"].append(positions)
                     rows["starts"].append([sentence.starts[word] for word in judged])
                     rows["ends"].append([sentence.ends[word] for word in judged])
         return rows
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """The model's own, unless sentences have weights: mean over tokens of each one's times its sentence's."""
+        if WEIGHT not in batch:
+            return model(**batch).loss
+        from torch.nn import functional
+
+        targets = batch["labels"]
+        inputs = {name: value for name, value in batch.items() if name not in ("labels", WEIGHT)}
+        logits = model(**inputs).logits.float()
+        losses = functional.cross_entropy(logits.mT, targets, ignore_index=IGNORED, reduction="none")
+        return (losses * batch[WEIGHT][:, None]).sum() / (targets != IGNORED).sum()
 
     def _learned(self, tags: Sequence[str]) -> Sequence[str]:
         """Tags as they are learned and compared: those of entities in IOB2."""
