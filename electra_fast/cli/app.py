@@ -24,9 +24,11 @@ from electra_fast.cli.predict import predict
 from electra_fast.cli.prepare import prepare
 from electra_fast.cli.pretrain import pretrain
 from electra_fast.cli.report import report
+from electra_fast.cli.selftrain import selftrain
 from electra_fast.cli.serve import serve
 from electra_fast.cli.show import show
 from electra_fast.cli.status import status
+from electra_fast.cli.tune import tune
 from electra_fast.errors import ElectraError
 from electra_fast.files import DISK_FULL_ADVICE, is_disk_full
 
@@ -56,6 +58,8 @@ COMMANDS = {
         report,
         show,
         finetune,
+        tune,
+        selftrain,
         predict,
         evaluate,
         explain,

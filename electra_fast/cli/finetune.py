@@ -32,19 +32,25 @@ _TASKS = next(f for f in FinetuneOptions.__dataclass_fields__.values() if f.name
 def finetune(task: Enum, config: Path | None, resume: bool, auto_resume: bool, **given: Any) -> None:
     """Parse, call, show."""
     from electra_fast.workflows import finetuning
-    from electra_fast.workflows.pretraining.config_file import read_config
 
-    try:
-        options = {} if config is None else read_config(config, FinetuneOptions)
-    except ConfigError as error:
-        raise FileMistake(str(error)) from None
-    options |= {"task": plain(task), **options_given(given)}
+    options = merged(task, config, options_given(given))
     if resume:
         result = finetuning.resume(FinetuneOptions.from_mapping(options).output_path, options)
     else:
         result = finetuning.finetune(FinetuneOptions.from_mapping(options), or_resume=auto_resume)
     if result.signal is not None:
         sys.exit(128 + result.signal)
+
+
+def merged(task: Enum, config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a file, and those of the command line, which count more."""
+    from electra_fast.workflows.pretraining.config_file import read_config
+
+    try:
+        options = {} if config is None else read_config(config, FinetuneOptions)
+    except ConfigError as error:
+        raise FileMistake(str(error)) from None
+    return options | {"task": plain(task), **given}
 
 
 finetune.__doc__ = (
@@ -54,17 +60,27 @@ finetune.__doc__ = (
     "it.\n\n[bold]Examples[/]\n\n" + "\n\n".join(f"  $ {line}" for line in _EXAMPLES)
 )
 
-_OWN = {
+# What the other commands that fine-tune have in common with this one.
+COMMON = {
     "task": (
         Enum("task", {name: name for name in _TASKS}, type=str),
         typer.Argument(help=f"{', '.join(_TASKS[:-1])} or {_TASKS[-1]}.", show_default=False),
     ),
     "config": (Path | None, typer.Option(help="TOML file of options; those given here count more.")),
+}
+_OWN = {
+    **COMMON,
     "resume": (bool, typer.Option("--resume", help="Go on with the run in --output.")),
     "auto_resume": (bool, typer.Option("--auto-resume", help="Go on with the run in --output if there is one.")),
 }
-_KINDS = {**dict.fromkeys(PATHS, Path), "model": str, "seeds": str}
-finetune.__signature__ = inspect.Signature(
-    list(parameters(FinetuneOptions, _OWN, kinds=_KINDS, short=_SHORT, panels=_PANELS, left_out=frozenset(("task",))))
-)
+
+
+def finetune_parameters(own: dict[str, tuple[Any, Any]]) -> list[inspect.Parameter]:
+    """Parameters of a command: its own, and the options of fine-tuning."""
+    kinds = {**dict.fromkeys(PATHS, Path), "model": str, "seeds": str}
+    left_out = frozenset(("task",))
+    return list(parameters(FinetuneOptions, own, kinds=kinds, short=_SHORT, panels=_PANELS, left_out=left_out))
+
+
+finetune.__signature__ = inspect.Signature(finetune_parameters(_OWN))
 finetune.__annotations__ = {name: p.annotation for name, p in finetune.__signature__.parameters.items()}

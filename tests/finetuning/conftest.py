@@ -84,6 +84,12 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def labelled_rows():
+    """``labelled_rows(count, seed)``: as `reviews` has them."""
+    return rows
+
+
+@pytest.fixture(scope="session")
 def reviews(tmp_path_factory):
     """``(train, dev)``: tsv files of 96 and 32 sentences."""
     folder = tmp_path_factory.mktemp("reviews")
