@@ -35,7 +35,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         ConfigError: the address cannot be listened on, or the key file be used. CheckpointError: no model there.
     """
     keys = options.api_keys()
-    with _bind(options.host, options.port) as listener:
+    with bind(options.host, options.port) as listener:
         service = Service(load(options), options, keys)
 
         def greet() -> None:
@@ -52,11 +52,14 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
         say(f"ended: {service.metrics.predicted:,} requests answered with predictions")
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """A socket on the address, before a model is loaded for nothing."""
     try:
-        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(kind, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # Only where it is told that this is TCP does asyncio send without delay: an answer is written in two parts, and
+        # the second would wait 40 ms for the client to acknowledge the first.
+        listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
