@@ -38,13 +38,14 @@ def serve(
     ] = None,
     max_batch_tokens: Annotated[
         int, typer.Option(help="Tokens computed at a time: more raise throughput, and each batch's time.", min=1)
-    ] = 1024,
+    ] = 2048,
     max_wait_ms: Annotated[
         float, typer.Option(help="Longest wait of a request for others to be computed with it.", min=0.0)
     ] = 2.0,
     queue: Annotated[int, typer.Option(help="Sequences that may wait; beyond that: 429.", min=1)] = 1024,
     timeout: Annotated[float, typer.Option(help="Seconds from a request to its answer; then: 504.")] = 30.0,
     max_inputs: Annotated[int, typer.Option(help="Inputs of a request; beyond that: 413.", min=1)] = 64,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of a request; beyond that: 413.", min=1)] = 32768,
     max_body: Annotated[int, typer.Option(help="Bytes of a request; beyond that: 413.", min=1)] = 1 << 20,
     trust: Annotated[
         bool, typer.Option("--trust", help="Read weights that are only there as a pickle (pytorch_model.bin).")
@@ -75,6 +76,7 @@ def serve(
         queue=queue,
         timeout=timeout,
         max_inputs=max_inputs,
+        max_tokens=max_tokens,
         max_body=max_body,
     )
     run(options, typer.echo)

@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -16,16 +17,17 @@ from electra_fast.models.weights import read_weights
 from electra_fast.workflows.deployment.serve import model as loading
 from electra_fast.workflows.deployment.serve.model import Loaded, load
 from electra_fast.workflows.deployment.serve.options import ServeOptions
+from electra_fast.workflows.deployment.serve.schemas import Schemas
 from electra_fast.workflows.deployment.serve.service import Service
 from electra_fast.workflows.evaluation import load_task
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_classifier import LABELS, LONGEST, write_classifier
+from tiny_models import LABELS, LONGEST, write_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_classifier(tmp_path_factory.mktemp("served"))
+    return write_model(tmp_path_factory.mktemp("served"))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_long_requests_are_made_into_tokens_beside_the_event_loop(serving, predi
 
 
 def test_a_pair_needs_both_texts(tmp_path, serving):
-    loaded = Loaded(load_task(write_classifier(tmp_path, pair=True), precision="fp32", device="cpu"), "")
+    loaded = Loaded(load_task(write_model(tmp_path, pair=True), precision="fp32", device="cpu"), "")
     with Service(loaded, ServeOptions(tmp_path)) as service:
         good, half, bare = ask(
             service, predict({"text": "a", "text_pair": "b"}), predict([{"text": "a"}]), predict("a text")
@@ -95,6 +97,54 @@ def test_a_pair_needs_both_texts(tmp_path, serving):
     assert good.status_code == 200
     assert (half.status_code, bare.status_code) == (422, 422)
     assert half.json()["detail"][0]["loc"] == ["body", "inputs", 0, "text_pair"]
+
+
+OTHER_TASKS = {
+    "ner": (
+        {},
+        ["marie met bob in a very long text of many letters", "", {"text": "bob"}, {"tokens": ["bob", "met", "marie"]}],
+        [{"tokens": []}, {"tokens": "bob"}, {"words": ["bob"]}, {}],
+    ),
+    "qa": (
+        {"overlap": 8, "max_question": 12},
+        [
+            {"question": "who?", "context": "bob met marie. " * 6},
+            {"question": "", "context": "a"},
+            {"question": "a long question, cut off somewhere", "context": ""},
+        ],
+        ["a text", {"question": "who?"}, {"question": "who?", "context": ["a"]}],
+    ),
+    "choice": (
+        {},
+        [{"context": "it rains", "choices": ["yes", "no"]}, {"question": "is it?", "choices": ["a", "b", "c", "d"]}],
+        ["a text", {"context": "it"}, {"context": "it", "choices": ["one"]}, {"choices": ["a", "b"]}],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TASKS)
+def test_other_tasks(name, tmp_path):
+    fields, inputs, wrong = OTHER_TASKS[name]
+    predictor = load_task(write_model(tmp_path, name, **fields), precision="fp32", device="cpu")
+    with Service(Loaded(predictor, ""), ServeOptions(tmp_path, max_batch_tokens=50)) as service:
+        answers = ask(service, *(predict(one) for one in inputs), predict(inputs))
+        refused = ask(service, *(predict(one) for one in wrong))
+    assert [answer.status_code for answer in answers] == [200] * (len(inputs) + 1), answers[0].text
+    together = answers[-1].json()["predictions"]
+    for found in ([answer.json()["predictions"][0] for answer in answers[:-1]], together):
+        for one, wanted in zip(found, predictor.predict(inputs), strict=True):
+            assert one.keys() == wanted.keys()
+            assert [one[key] for key in one if isinstance(one[key], str)] == [
+                wanted[key] for key in wanted if isinstance(wanted[key], str)
+            ]
+    assert [answer.status_code for answer in refused] == [422] * len(wrong)
+    assert all(answer.json()["detail"] for answer in refused)
+
+
+def test_translation_takes_a_text():
+    schemas = Schemas(SimpleNamespace(name="translation", inputs=("source",)), 4)
+    assert schemas.inputs({"inputs": "a"}) == ["a"]
+    assert schemas.inputs({"inputs": ["a", {"source": "b"}]}) == ["a", {"source": "b"}]
 
 
 @pytest.mark.parametrize(
@@ -117,13 +167,14 @@ def test_a_pair_needs_both_texts(tmp_path, serving):
         (422, {"json": {}}),
         (413, {"json": {"inputs": ["a"] * 65}}),
         (413, {"json": {"inputs": "a" * 20_000}}),
+        (413, {"json": {"inputs": ["a " * 200] * 60}}),
         (415, {"json": {"inputs": "a"}, "headers": {"content-type": "text/plain"}}),
         (415, {"json": {"inputs": "a"}, "headers": {"content-encoding": "gzip"}}),
     ],
 )
 def test_a_request_that_cannot_be_answered_is_told_why(serving, status, content):
     headers = {"content-type": "application/json", **content.pop("headers", {})}
-    with serving(max_body=20_000, max_inputs=64) as service:
+    with serving(max_body=20_000, max_inputs=64, max_tokens=1000) as service:
         (answer,) = ask(service, ("POST", "/predict", {**content, "headers": headers}))
     assert answer.status_code == status, answer.text
     assert answer.json()["detail"]
@@ -277,7 +328,7 @@ def test_what_it_says_of_itself(serving, model):
     assert last.headers["connection"] == "close"
     facts = about.json()
     assert facts["task"] == "classification"
-    assert facts["labels"] == list(LABELS)
+    assert facts["labels"] == list(LABELS["classification"])
     assert facts["max_length"] == LONGEST
     assert facts["precision"] == "fp32"
     assert facts["backends"]["attention"]["runs"] in ("native", "triton", "reference")
@@ -294,7 +345,7 @@ def test_what_it_says_of_itself(serving, model):
     example = described["requestBody"]["content"]["application/json"]["example"]
     shown = described["responses"]["200"]["content"]["application/json"]["example"]["predictions"]
     assert len(shown) == len(example["inputs"])
-    assert set(shown[0]["probabilities"]) == set(LABELS)
+    assert set(shown[0]["probabilities"]) == set(LABELS["classification"])
     assert {"400", "401", "413", "422", "429", "504"} <= set(described["responses"])
 
 
@@ -344,6 +395,7 @@ def test_a_model_that_is_not_there(tmp_path):
         ({"timeout": float("inf")}, "timeout must be"),
         ({"max_wait_ms": float("nan")}, "max_wait_ms must be"),
         ({"queue": 8, "max_inputs": 9}, "max_inputs must be at most queue"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
         ({"max_batch_tokens": 0}, "max_batch_tokens must be at least 1"),
         ({"threads": 0}, "threads must be at least 1"),
     ],

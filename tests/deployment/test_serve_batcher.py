@@ -99,30 +99,42 @@ def test_batches_are_filled_by_tokens_in_the_order_of_arrival(started, model):
     assert model.batches == [[0], [1, 2, 3], [4, 5, 6], [7], [8]]
 
 
+async def three_together(batcher, model):
+    """Have the last batch be one of three requests."""
+    first = await hold(batcher, model)
+    waiting = [batcher.submit(request(n)) for n in range(3)]
+    model.may_go.set()
+    await asyncio.gather(first, *waiting)
+    assert model.batches[-1] == [0, 1, 2]
+
+
 def test_a_lone_client_does_not_wait_and_many_wait_for_each_other(started, model):
     async def run():
-        batcher = started(max_wait=0.4)
-        began = time.perf_counter()
+        batcher = started(max_wait=600.0)
         for n in range(3):
             await batcher.submit(request(n))
-        alone = time.perf_counter() - began
-        first = await hold(batcher, model)
-        together = [batcher.submit(request(n)) for n in range(3)]
-        model.may_go.set()
-        await asyncio.gather(first, *together)
-        model.batches.clear()
-        waiting = [batcher.submit(request(1))]
+        await three_together(batcher, model)
+        waiting = [batcher.submit(request(4)), batcher.submit(request(5))]
         await asyncio.sleep(0.05)
-        waiting += [batcher.submit(request(2)), batcher.submit(request(3))]
-        await asyncio.gather(*waiting)
-        began = time.perf_counter()
-        await batcher.submit(request(4))  # after a batch of three, but nobody joins it
-        return alone, time.perf_counter() - began
+        assert batcher.waiting == 2
+        waiting.append(batcher.submit(request(6)))
+        return await asyncio.gather(*waiting)
 
-    alone, patient = asyncio.run(run())
-    assert alone < 0.3
-    assert model.batches == [[1, 2, 3], [4]]
-    assert 0.35 < patient < 2
+    assert asyncio.run(run()) == [8, 10, 12]
+    assert model.batches[:3] == [[0], [1], [2]]
+    assert model.batches[-1] == [4, 5, 6]
+
+
+def test_nobody_waits_longer_than_max_wait(started, model):
+    async def run():
+        batcher = started(max_wait=0.2)
+        await three_together(batcher, model)
+        began = time.perf_counter()
+        await batcher.submit(request(4))
+        return time.perf_counter() - began
+
+    assert asyncio.run(run()) > 0.15
+    assert model.batches[-1] == [4]
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back(started, model):

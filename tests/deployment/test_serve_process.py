@@ -11,15 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from electra_fast.errors import ConfigError
+from electra_fast.workflows.deployment.serve.server import bind
+
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny_classifier import write_classifier
+from tiny_models import write_model
 
 PROGRAM = "import sys; from electra_fast.cli import main; sys.argv[0] = 'electra-fast'; main()"
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_classifier(tmp_path_factory.mktemp("served"))
+    return write_model(tmp_path_factory.mktemp("served"))
 
 
 def command(*arguments):
@@ -86,3 +89,15 @@ def test_an_address_that_is_taken_is_one_line(model):
     assert done.returncode == 2
     where = f"host 127.0.0.1, port {port}"
     assert done.stderr == f"error: cannot listen on {where}: Address already in use; try another port\n"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_answers_are_sent_without_delay(host):
+    with bind(host, 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle's algorithm on
+
+
+@pytest.mark.parametrize("host", ["no such host", "203.0.113.7"])
+def test_an_address_that_is_not_here(host):
+    with pytest.raises(ConfigError, match="cannot listen on host"):
+        bind(host, 0)

@@ -35,7 +35,7 @@ class Predict:
 
     Args:
         timeout: seconds from a request's headers to its answer.
-        max_body: bytes of a request.
+        max_tokens, max_body: of a request, the latter in bytes.
     """
 
     def __init__(
@@ -45,10 +45,11 @@ class Predict:
         schemas: Schemas,
         *,
         timeout: float,
+        max_tokens: int,
         max_body: int,
     ) -> None:
         self._engine, self._batcher, self._schemas = engine, batcher, schemas
-        self._timeout, self._max_body = timeout, max_body
+        self._timeout, self._max_tokens, self._max_body = timeout, max_tokens, max_body
         self._tokeniser = ThreadPoolExecutor(1, "tokeniser")
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
@@ -96,9 +97,11 @@ class Predict:
         else:
             loop = asyncio.get_running_loop()
             request = await loop.run_in_executor(self._tokeniser, self._engine.encode_aside, items)
-        sequences, capacity = len(request.lengths), self._batcher.capacity
-        if sequences > capacity:
-            raise Refusal(413, f"the inputs make {sequences:,} sequences, and {capacity:,} may wait: send shorter ones")
+        sequences, tokens = len(request.lengths), sum(request.lengths)
+        if tokens > self._max_tokens:
+            raise Refusal(413, f"a request may have {self._max_tokens:,} tokens, got {tokens:,}: send several, or less")
+        if sequences > self._batcher.capacity:
+            raise Refusal(413, f"the inputs make {sequences:,} sequences, of which {self._batcher.capacity:,} may wait")
         return request
 
     async def _predict(self, request: Request, receive: Callable[[], Awaitable[dict]]) -> list[dict[str, Any]]:

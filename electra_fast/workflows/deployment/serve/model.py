@@ -24,7 +24,7 @@ from electra_fast.workflows.pretraining.calibrate import why_no_bf16
 
 from .engine import rows_of
 from .options import ServeOptions
-from .schemas import EXAMPLES
+from .schemas import examples
 
 _WORTH = 0.95  # bf16 is taken if it takes less than this part of fp32's time
 _ROUNDS = 5
@@ -74,7 +74,7 @@ def load(options: ServeOptions) -> Loaded:
 
 def batch_seconds(predictor: Predictor, tokens: int) -> float:
     """The least seconds of a few in which the task's example, so often that it makes so many tokens, was computed."""
-    example = EXAMPLES[predictor.task.name]
+    example = examples(predictor.task)
     times_over = max(1, tokens // sum(predictor.encode(example).lengths))
     rows = rows_of(predictor.encode(example * times_over))
     times = []
@@ -112,6 +112,7 @@ def facts(loaded: Loaded, options: ServeOptions) -> dict[str, Any]:
         },
         "limits": {
             "max_inputs": options.max_inputs,
+            "max_tokens": options.max_tokens,
             "max_body": options.max_body,
             "queue": options.queue,
             "timeout": options.timeout,

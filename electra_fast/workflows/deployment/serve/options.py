@@ -43,13 +43,14 @@ class ServeOptions:
     )
 
     max_batch_tokens: int = option(
-        "Batching", "Tokens computed at a time: more raise throughput, and the time that each batch takes.", 1024
+        "Batching", "Tokens computed at a time: more raise throughput, and the time that each batch takes.", 2048
     )
     max_wait_ms: float = option("Batching", "Longest wait of a request for others to be computed with it.", 2.0)
 
     queue: int = option("Limits", "Sequences that may wait; a request beyond that is answered with 429.", 1024)
     timeout: float = option("Limits", "Seconds from a request to its answer; then it is answered with 504.", 30.0)
     max_inputs: int = option("Limits", "Most inputs of a request; beyond that: 413.", 64)
+    max_tokens: int = option("Limits", "Most tokens of a request, as the model reads them; beyond that: 413.", 32768)
     max_body: int = option("Limits", "Most bytes of a request's body; beyond that: 413.", 1 << 20)
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class ServeOptions:
         check_types(self)
         check_choices(self)
         check_at_least(self, 0, "port", "max_wait_ms")
-        check_at_least(self, 1, "threads", "max_batch_tokens", "queue", "max_inputs", "max_body")
+        check_at_least(self, 1, "threads", "max_batch_tokens", "queue", "max_inputs", "max_tokens", "max_body")
         if self.port > 65535:
             raise ConfigError(f"port must be from 0 to 65535, got {self.port}")
         if not math.isfinite(self.max_wait_ms):

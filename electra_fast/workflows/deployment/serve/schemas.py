@@ -12,6 +12,15 @@ from .refusal import Refusal
 if TYPE_CHECKING:
     from electra_fast.workflows.finetuning.task import Task
 
+_TEXTS = Annotated[list[str], Field(min_length=1)]
+# Fields of an input by task: type and default (... where it has to be given).
+_FIELDS: dict[str, dict[str, tuple[Any, Any]]] = {
+    "classification": {"text": (str, ...), "text_pair": (str, ...)},
+    "ner": {"text": (str | None, None), "tokens": (_TEXTS | None, None)},
+    "qa": {"question": (str, ...), "context": (str, ...)},
+    "choice": {"context": (str, ""), "question": (str, ""), "choices": (_TEXTS, ...)},
+    "translation": {"source": (str, ...)},
+}
 # Inputs of each task to try, for the page that describes a server.
 EXAMPLES: dict[str, list[dict[str, Any]]] = {
     "classification": [
@@ -25,11 +34,17 @@ EXAMPLES: dict[str, list[dict[str, Any]]] = {
             "context": "Marie Curie was born in Warsaw in 1867. She moved to Paris in 1891 to study physics.",
         }
     ],
-    "choice": [{"prompt": "It began to rain, so", "choices": ["she opened her umbrella.", "she watered the garden."]}],
+    "choice": [{"context": "It began to rain, so", "choices": ["she opened her umbrella.", "she watered the garden."]}],
     "translation": [{"source": "Two young men play football in the park."}],
 }
-_KINDS: dict[str, Any] = {"choices": list[str], "tokens": list[str]}
 _TAGS = frozenset(("<one>", "<many>", "<text>", "<object>"))
+
+
+def examples(task: Task) -> list[Any]:
+    """Inputs to try: texts where a text is enough."""
+    names = task.inputs
+    known = [{name: value for name, value in example.items() if name in names} for example in EXAMPLES[task.name]]
+    return [example[names[0]] for example in known] if len(names) == 1 else known
 
 
 class Schemas:
@@ -45,23 +60,19 @@ class Schemas:
 
     def __init__(self, task: Task, max_inputs: int) -> None:
         self._max_inputs = max_inputs
-        names = task.inputs
-        known = EXAMPLES[task.name]
-        items = [{name: example[name] for name in names} for example in known]
+        self.example = {"inputs": examples(task)}
         strict = ConfigDict(extra="forbid", strict=True)
-        fields = {name: (_KINDS.get(name, str), Field(examples=[items[0][name]])) for name in names}
+        fields = _FIELDS[task.name]
+        if task.name == "classification":
+            fields = {name: fields[name] for name in task.inputs}
         item: Any = create_model("Input", __config__=strict, **fields)
-        if len(names) == 1 and names[0] not in _KINDS:
+        if len(task.inputs) == 1:
             text_or_object = Annotated[str, Tag("<text>")] | Annotated[item, Tag("<object>")]
             item = Annotated[text_or_object, Discriminator(_text_or_object)]
-            items = [example[names[0]] for example in items]
         many = Annotated[list[item], Field(min_length=1)]
         inputs = Annotated[Annotated[item, Tag("<one>")] | Annotated[many, Tag("<many>")], Discriminator(_one_or_many)]
-        self.example = {"inputs": items}
         about = f"One input, or a list of up to {max_inputs}."
-        self.Request = create_model(
-            "PredictRequest", __config__=strict, inputs=(inputs, Field(description=about, examples=[items]))
-        )
+        self.Request = create_model("PredictRequest", __config__=strict, inputs=(inputs, Field(description=about)))
         self.Answer = create_model(
             "PredictAnswer", predictions=(list[dict[str, Any]], Field(description="One for each input, in order."))
         )
@@ -85,7 +96,7 @@ class Schemas:
 
 
 def _plain(item: str | BaseModel) -> str | dict[str, Any]:
-    return item if isinstance(item, str) else item.__dict__
+    return item if isinstance(item, str) else {name: value for name, value in item if value is not None}
 
 
 def _mistake(error: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,14 @@ class Service:
         )
         schemas = Schemas(predictor.task, options.max_inputs)
         self.app: Callable = build(
-            Predict(engine, self.batcher, schemas, timeout=options.timeout, max_body=options.max_body),
+            Predict(
+                engine,
+                self.batcher,
+                schemas,
+                timeout=options.timeout,
+                max_tokens=options.max_tokens,
+                max_body=options.max_body,
+            ),
             schemas,
             Keys(keys),
             self.metrics,

@@ -1,4 +1,4 @@
-"""A fine-tuned directory of two layers of 32, with weights that nobody trained."""
+"""Fine-tuned directories of two layers of 32, with weights that nobody trained."""
 
 from pathlib import Path
 
@@ -8,10 +8,16 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from electra_fast.data.hygiene import HygienePolicy
 from electra_fast.workflows.finetuning.model_directory import save_model
-from electra_fast.workflows.finetuning.tasks.classification import Classification
+from electra_fast.workflows.finetuning.task import task_class
 
-LABELS = ("bad", "good", "so-so")
+LABELS = {"classification": ("bad", "good", "so-so"), "ner": ("O", "B-person", "I-person")}
 LONGEST = 40
+_HEADS = {
+    "classification": transformers.ElectraForSequenceClassification,
+    "ner": transformers.ElectraForTokenClassification,
+    "qa": transformers.ElectraForQuestionAnswering,
+    "choice": transformers.ElectraForMultipleChoice,
+}
 
 
 def tiny_tokenizer():
@@ -29,9 +35,10 @@ def tiny_tokenizer():
     return transformers.ElectraTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
-def write_classifier(folder: Path, *, pair: bool = False) -> Path:
-    """The directory, whose every weight matters."""
+def write_model(folder: Path, name: str = "classification", **fields) -> Path:
+    """The directory of a model for a task, whose every weight matters; ``fields`` are the task's."""
     tokenizer = tiny_tokenizer()
+    labels = LABELS.get(name, ())
     config = transformers.ElectraConfig(
         vocab_size=len(tokenizer),
         embedding_size=16,
@@ -40,15 +47,17 @@ def write_classifier(folder: Path, *, pair: bool = False) -> Path:
         num_attention_heads=2,
         intermediate_size=48,
         max_position_embeddings=LONGEST,
-        num_labels=len(LABELS),
-        id2label=dict(enumerate(LABELS)),
-        label2id={name: index for index, name in enumerate(LABELS)},
+        **({"id2label": dict(enumerate(labels))} if labels else {}),
     )
     torch.manual_seed(0)
-    model = transformers.ElectraForSequenceClassification(config)
+    model = _HEADS[name](config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    task = Classification(max_length=LONGEST, problem="single", labels=LABELS, pair=pair)
+    if labels:
+        fields["labels"] = labels
+    if name == "classification":
+        fields["problem"] = "single"
+    task = task_class(name)(max_length=LONGEST, **fields)
     save_model(folder, task, model, tokenizer, HygienePolicy(), {})
     return folder
