@@ -33,6 +33,10 @@ class CheckpointError(ElectraError):
     """A checkpoint that is missing, damaged, or of another model."""
 
 
+class ExportError(ElectraError):
+    """An exported model that does not compute what its source does; nothing of it is kept."""
+
+
 class DiskFullError(ElectraError):
     """The disk (or the user's quota on it) is full; nothing half-written is left under a final name."""
 

@@ -1,0 +1,1 @@
+"""Deployment: a trained model in formats that run elsewhere, made smaller, and served."""
