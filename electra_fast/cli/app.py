@@ -14,10 +14,12 @@ import typer
 
 import electra_fast
 from electra_fast.cli.bench import bench
+from electra_fast.cli.compress import compress
 from electra_fast.cli.demo import demo
 from electra_fast.cli.doctor import doctor
 from electra_fast.cli.evaluate import evaluate
 from electra_fast.cli.explain import explain
+from electra_fast.cli.export import export
 from electra_fast.cli.finetune import finetune
 from electra_fast.cli.mistakes import FileMistake, UsageError, command_name, flags, in_options, usage_message
 from electra_fast.cli.predict import predict
@@ -42,6 +44,7 @@ app = typer.Typer(
     "From a checkpoint to use: [bold]finetune[/] teaches it a task, [bold]predict[/] does it. "
     "[bold]evaluate[/] says how well and where not, [bold]explain[/] which words made it say so, "
     "[bold]serve[/] does it over HTTP. "
+    "[bold]compress[/] makes a model smaller, [bold]export[/] writes it for other programs. "
     "[bold]demo[/] does both on text that is already on this machine. [bold]doctor[/] says what runs where, and why. "
     "[bold]bench[/] measures it against the best of what else is there.",
     rich_markup_mode="rich",
@@ -64,6 +67,8 @@ COMMANDS = {
         evaluate,
         explain,
         serve,
+        export,
+        compress,
         demo,
         doctor,
         bench,

@@ -180,7 +180,8 @@ def load_task(
         model: a directory that `finetune` wrote.
         precision: fp32; bf16: the encoder's weights and activations, the head's stay fp32; int8: products of the
             encoder's layers, on a CPU that has instructions for them (which costs some accuracy: measure it with
-            electra-fast evaluate); auto: bf16 where the hardware multiplies it faster.
+            electra-fast evaluate); auto: what the model was compressed to, else bf16 where the hardware multiplies it
+            faster.
         device: cpu, cuda, cuda:1, … or auto: a GPU if there is one.
         threads: of the CPU, for the whole process. Default: torch's.
         batch_tokens: most tokens of a batch.
@@ -197,8 +198,10 @@ def load_task(
     if backend == "transformers" and precision not in ("auto", "fp32"):
         raise ConfigError(f"backend transformers computes in fp32, got precision {precision!r}")
     directory = find_model(Path(model))
-    task, policy, _ = load_task_file(directory)
+    task, policy, said = load_task_file(directory)
     where = choose_device(device)
+    if precision == "auto" and backend == "electra_fast" and where.type == "cpu":
+        precision = said.get("precision", "auto")  # of a model that was compressed to 8 bits
     if threads is not None:
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}")

@@ -92,16 +92,17 @@ def read_splits(options: FinetuneOptions, longest: int) -> tuple[Task, Splits]:
     """
     task = task_class(options.task).from_options(options, longest)
     policy = policy_of(options)
-    train = _read(task, policy, options.required("train"))
+    train = read_split(task, policy, options.required("train"))
     task = task.learn(train.examples)
     if options.dev is None:
         train, dev = _hold_out(train, options.dev_fraction)
     else:
-        dev = _read(task, policy, options.dev)
-    return task, Splits(train, dev, None if options.test is None else _read(task, policy, options.test))
+        dev = read_split(task, policy, options.dev)
+    return task, Splits(train, dev, None if options.test is None else read_split(task, policy, options.test))
 
 
-def _read(task: Task, policy: HygienePolicy, path: str) -> Split:
+def read_split(task: Task, policy: HygienePolicy, path: str) -> Split:
+    """The labelled examples of a file, cleaned. DataError: it cannot be used, or no row is left."""
     try:
         examples, report = task.clean(task.read(path), policy)
     except DataError as error:

@@ -40,7 +40,7 @@ def begin(output: Path, options: FinetuneOptions, on_evaluation: Listener | None
     job, splits = _prepare(options, on_evaluation)
     _check_metric(job)
     precision, reason = choose_precision(
-        options.precision, lambda: make_network(job, 0), job.task.loss, _some(job), job.device
+        options.precision, lambda: make_network(job, 0), job.task.loss, first_batches(job), job.device
     )
     job = dataclasses.replace(job, precision=precision)
     write_text(output / DATA_NAME, json.dumps(splits.to_dict(), indent=2, ensure_ascii=False) + "\n")
@@ -131,7 +131,7 @@ def _check_metric(job: Job) -> None:
         raise ConfigError(f"metric must be one of {', '.join(figures)}, got {job.metric!r}")
 
 
-def _some(job: Job) -> list[dict[str, Any]]:
+def first_batches(job: Job) -> list[dict[str, Any]]:
     """A few batches of training rows."""
     size = job.options.batch_size // job.options.accumulation
     starts = range(0, max(1, min(len(job.rows), _MEASURED * size) - size + 1), size)

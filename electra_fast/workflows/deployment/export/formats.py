@@ -49,11 +49,11 @@ def trace(source: Source, attention: str) -> ExportedProgram:
     network = source.network(attention)
     limits = {"batch": None, "choices": None, "tokens": source.config.max_position_embeddings}
     free = {i: Dim(name, min=1, max=limits[name]) for i, name in enumerate(source.head.dimensions)}
-    example = torch.ones((2, 3, 7) if source.head.choices else (2, 7), dtype=torch.int64)
-    padded = torch.cat([example[..., :-2], torch.zeros_like(example[..., -2:])], -1)  # else the mask may be traced away
+    shape = (2, 3, 7) if source.head.choices else (2, 7)
+    example = tuple(torch.ones(shape, dtype=torch.int64) for _ in INPUTS)  # one tensor twice would be one input
     try:
         with torch.no_grad(), errors_only():
-            return torch.export.export(network, (example, padded, example), dynamic_shapes=(free,) * len(INPUTS))
+            return torch.export.export(network, example, dynamic_shapes=(free,) * len(INPUTS))
     except Exception as error:  # torch.export raises many kinds
         import transformers
 
