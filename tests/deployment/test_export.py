@@ -211,7 +211,7 @@ def test_models_that_cannot_be_exported(saved, tmp_path):
     (encoder / "config.json").write_text(json.dumps(values | {"architectures": ["ElectraForCausalLM"]}))
     with pytest.raises(ConfigError, match="holds a ElectraForCausalLM: what can be exported is ElectraModel"):
         export(encoder, "hf", tmp_path / "out")
-    (encoder / "task.json").write_text(json.dumps({"task": "translation"}))
+    (encoder / "task.json").write_text(json.dumps({"task": "translation", "state": {"max_length": 40}}))
     with pytest.raises(ConfigError, match="translates: an encoder with a decoder, which is not exported"):
         export(encoder, "hf", tmp_path / "out")
     (encoder / "task.json").write_text("{")

@@ -90,7 +90,7 @@ def compress(options: CompressOptions, *, say: Callable[[str], None] = lambda li
         else:
             from .smaller import make_smaller
 
-            made, signal = make_smaller(options, directory, teacher, folder, say)
+            made, signal = make_smaller(options, directory, teacher, dev, folder, say)
             say("measuring the smaller model")
             after = measure(load(folder, options.precision), folder, dev)
         report = CompressReport(options.method, Path(options.output), task.metric, before, after, made, signal)

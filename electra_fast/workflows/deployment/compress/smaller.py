@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from electra_fast.workflows.evaluation.predictor import Predictor
+    from electra_fast.workflows.finetuning.task import Columns
 
 _NOTICE = "\nstopping after this step; once more stops at once\n"
 _WORK = "training"
@@ -41,19 +42,24 @@ _BEGINNING = "beginning"
 
 
 def make_smaller(
-    options: CompressOptions, directory: Path, teacher: Predictor, folder: Path, say: Callable[[str], None]
+    options: CompressOptions,
+    directory: Path,
+    teacher: Predictor,
+    dev: Columns,
+    folder: Path,
+    say: Callable[[str], None],
 ) -> tuple[str, int | None]:
     """Write a smaller model to ``folder``, trained beside the one in ``directory``.
 
     Args:
         teacher: that model, as it predicts; another copy of it teaches.
+        dev: held-out examples, by which the best model is chosen.
 
     Returns:
         What was done, in a sentence, and the signal that ended it early.
     """
     task, tokenizer = teacher.task, teacher.tokenizer
     train = read_split(task, teacher.policy, options.train)
-    dev = read_split(task, teacher.policy, options.dev)
     rows = features_of(task, train.examples, tokenizer)
     large = task.load(directory).eval()
     transformers.set_seed(options.seed)
@@ -76,7 +82,7 @@ def make_smaller(
         tokenizer=tokenizer,
         rows=rows,
         lengths=task.row_lengths(rows),
-        dev=encode(task, tokenizer, dev.examples[:]),
+        dev=encode(task, tokenizer, dev),
         precision="fp32",
         device=teacher.device,
         metric=task.metric,

@@ -99,7 +99,7 @@ class Source:
     def max_length(self) -> int:
         """Most tokens of an input: the task's, or the length of the position table."""
         longest = self.config.max_position_embeddings
-        return min(longest, (self.task or {}).get("max_length") or longest)
+        return longest if self.task is None else min(longest, self.task["state"]["max_length"])
 
     def network(self, attention: str) -> Network:
         """The model in float32, in evaluation mode, on the CPU, with the ``attention`` of that name in `transformers`.
@@ -154,9 +154,10 @@ def _read_task(path: Path) -> dict[str, Any] | None:
         return None
     try:
         task = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from None
-    if task.get("task") == "translation":
+        name, _ = task["task"], task["state"]["max_length"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    if name == "translation":
         raise ConfigError(
             f"{path.parent} translates: an encoder with a decoder, which is not exported. It runs with electra_fast"
         )
