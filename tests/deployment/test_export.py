@@ -65,7 +65,7 @@ def expected_outputs(model: str, name: str, tokenizer) -> dict[str, torch.Tensor
     ],
 )
 def test_the_page_beside_it_runs_without_this_package(saved, tokenizer, tmp_path, format, name):
-    model = saved(name)
+    model = saved(name, num_hidden_layers=1 if format == "aoti" else 2)  # what is compiled takes its time
     report = export(model, format, tmp_path / "out")
     assert report.largest <= 1e-4
     shapes = {difference.shape.count("×") for difference in report.differences}

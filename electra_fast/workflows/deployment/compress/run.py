@@ -111,4 +111,4 @@ def _to_int8(directory: Path, folder: Path) -> str:
             shutil.copyfile(path, folder / path.name)
     values = json.loads((folder / TASK_NAME).read_text(encoding="utf-8")) | {"precision": "int8"}
     write_text(folder / TASK_NAME, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    return "matrices of the encoder's layers are multiplied in 8 bits, quantised row by row when the model is loaded"
+    return "the matrices of the encoder's layers are multiplied in 8 bits"
