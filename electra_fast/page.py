@@ -23,7 +23,8 @@ h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5re
 .remark { border-left-color: #e08a1e; background: #fdf5e8; }
 table { border-collapse: collapse; } td, th { text-align: left; padding: .15rem 1.5rem .15rem 0; vertical-align: top;
   border-bottom: 1px solid #e6e9ee; font-weight: normal; } thead th { color: #5a6475; font-size: .85rem; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } code { font-size: .9em; overflow-wrap: anywhere; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+code { font-size: .9em; overflow-wrap: anywhere; }
 svg { width: 100%; height: auto; } img { max-width: 100%; } .note { color: #5a6475; font-size: .85rem; }
 """
 
@@ -67,13 +68,13 @@ def table(rows: Iterable[Sequence[Any]], heads: Sequence[str] = (), numbers: boo
         numbers: all columns but the first are to the right.
     """
 
-    def cell(value: Any, column: int) -> str:
+    def cell(tag: str, value: Any, column: int) -> str:
         kind = ' class="number"' if numbers and column else ""
-        return f"<td{kind}>{value if isinstance(value, Html) else escape(_text(value))}</td>"
+        return f"<{tag}{kind}>{value if isinstance(value, Html) else escape(_text(value))}</{tag}>"
 
-    titles = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    titles = "".join(cell("th", text, column) for column, text in enumerate(heads))
     head = f"<thead><tr>{titles}</tr></thead>" if heads else ""
-    lines = ("".join(cell(value, column) for column, value in enumerate(row)) for row in rows)
+    lines = ("".join(cell("td", value, column) for column, value in enumerate(row)) for row in rows)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<table>{head}<tbody>{body}</tbody></table>"
 

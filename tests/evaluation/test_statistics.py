@@ -139,7 +139,10 @@ def test_calibration_by_hand():
     assert found.error == pytest.approx((2 * 0.05 + 4 * 0.20) / 6)
     assert found.brier == pytest.approx(metrics.brier_score_loss([1, 1, 1, 0, 0, 1], confidence))
     assert found.verdict.startswith("It is over-confident")
-    assert calibration(np.array([1.0, 1.0]), np.array([1.0, 1.0])).error == 0
+    perfect = calibration(np.array([1.0, 1.0]), np.array([1.0, 1.0]))
+    assert (perfect.error, perfect.verdict) == (0, "Its probabilities are right on average")
+    random = calibration(np.array([0.9, 0.1]), np.array([0.0, 1.0]))
+    assert random.verdict.endswith("but not one by one: bin by bin they are off by 90%")
 
 
 def test_the_error_is_that_of_torchmetrics(draws):

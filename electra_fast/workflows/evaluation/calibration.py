@@ -38,7 +38,12 @@ class Calibration:
         """In words."""
         gap = self.confidence - self.accuracy
         if abs(gap) < 0.02:
-            return "Its probabilities are right on average"
+            said = "Its probabilities are right on average"
+            return (
+                said
+                if self.error < 0.05
+                else f"{said}, but not one by one: bin by bin they are off by {self.error:.0%}"
+            )
         kind = "over-confident" if gap > 0 else "under-confident"
         return f"It is {kind}: sure to {self.confidence:.0%}, right in {self.accuracy:.0%}"
 

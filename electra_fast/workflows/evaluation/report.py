@@ -46,11 +46,14 @@ _FIGURES = {
 }
 _SURE = 0.05  # p-value below which a difference is called one
 _STYLE = """
-.headline { font-size: 2.4rem; font-weight: 600; color: #0b6e4f; margin: .6rem 0 0; line-height: 1.1; }
+.headline { font-size: 2.4rem; font-weight: 600; margin: .6rem 0 0; line-height: 1.1; }
 .headline small { font-size: 1rem; font-weight: normal; color: #5a6475; }
 .beside { display: flex; gap: 2.5rem; flex-wrap: wrap; align-items: flex-start; } .beside > * { flex: 0 1 auto; }
 .bar { display: inline-block; height: .7em; background: #0b6e4f; vertical-align: middle; }
-.beside img { max-height: 21rem; } td.mistake { white-space: pre-line; font-size: .85rem; overflow-wrap: anywhere; }
+.beside img { max-height: 21rem; }
+td.mistake { white-space: pre-line; font-size: .85rem; overflow-wrap: break-word; min-width: 4rem; }
+td.mistake:nth-child(2) { width: 45%; }
+td.mistake:first-child, td.mistake:last-child { white-space: nowrap; min-width: 0; }
 mark { background: #f6d5d2; } mark.good { background: #d5ebe2; }
 """
 
