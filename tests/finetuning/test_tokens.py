@@ -63,16 +63,22 @@ def test_other_tags_are_learned_as_they_are_and_scored_by_accuracy():
     }
 
 
-@pytest.mark.parametrize(
-    ("tags", "message"),
-    [
-        (("O", "B-x", "x_B"), "the tag 'x_B' beside those of entities like 'B-x'"),
-        (("O", "O"), "one tag only, 'O'"),
-    ],
-)
-def test_tags_that_cannot_be_learned_are_refused(tags, message):
+def test_one_tag_is_nothing_to_learn():
+    with pytest.raises(DataError, match="all tokens of the training data have the tag 'O'"):
+        learned("O", "O")
+
+
+def test_tags_are_all_of_entities_or_none_is(write):
+    path = write("a\tO\n\nb\tB-x\nc\tx_B\n")
+    message = r"x\.conll, sentence 2: the tag 'x_B' is none of an entity, as others are"
     with pytest.raises(DataError, match=message):
-        learned(*tags)
+        TokenClassification(max_length=64).read(path)
+    plain = write("a\tO\n\nb\tX\n", "y.conll")
+    assert TokenClassification(max_length=64).read(plain)["tags"] == [["O"], ["X"]]
+    with pytest.raises(DataError, match=r"y\.conll, sentence 2: the tag 'X'"):
+        learned("O", "B-x").read(plain)
+    assert learned("O", "B-x").read(plain, labelled=False)["tokens"] == [["a"], ["b"]]
+    assert learned("NOUN", "X").read(path)["tags"] == [["O"], ["B-x", "x_B"]]
 
 
 def test_the_task_survives_json():

@@ -76,22 +76,35 @@ class TokenClassification(Task):
         )
 
     def read(self, path: str | Path, *, labelled: bool = True) -> Dataset:
-        return read_sentences(path, self.token_column, self.tag_column, labelled=labelled, weight=self.weight_column)
+        sentences = read_sentences(
+            path, self.token_column, self.tag_column, labelled=labelled, weight=self.weight_column
+        )
+        if labelled:
+            self._check_tags(sentences["tags"], path)
+        return sentences
+
+    def _check_tags(self, tags: Sequence[Sequence[str] | None], path: str | Path) -> None:
+        """DataError unless all tags are those of entities, or, where entities are not what is learned, none is."""
+        there = {tag for sentence in tags for tag in sentence or ()}
+        odd = {tag for tag in there if not is_entity_tag(tag)}
+        if not self.entities or (not self.labels and odd == there - {OUTSIDE}):
+            return
+        for number, sentence in enumerate(tags, 1):
+            for tag in sentence or ():
+                if tag in odd:
+                    raise DataError(
+                        f"{path}, sentence {number}: the tag {tag!r} is none of an entity, as others are: expected O, "
+                        "or a prefix and a type (B-person, I-person; also E, S, L, U)"
+                    )
 
     def learn(self, train: Dataset) -> Self:
-        """The labels. DataError: only some tags are those of entities, or there is one tag only."""
+        """The labels. DataError: there is one tag only."""
         check_weights(train, self.weight_column)
         tags = sorted({tag for sentence in train["tags"] for tag in sentence})
-        odd = [tag for tag in tags if not is_entity_tag(tag)]
-        if len(odd) == len(tags) or odd == [tag for tag in tags if tag != OUTSIDE]:
-            if len(tags) < 2:
-                raise DataError(f"the training data has one tag only, {tags[0]!r}: nothing can be learned from it")
+        if len(tags) < 2:
+            raise DataError(f"all tokens of the training data have the tag {tags[0]!r}: nothing can be learned from it")
+        if not all(map(is_entity_tag, tags)):
             return dataclasses.replace(self, labels=tuple(tags), entities=False)
-        if odd:
-            raise DataError(
-                f"the training data has the tag {odd[0]!r} beside those of entities like {_example(tags)!r}: expected "
-                "O, or a prefix and a type (B-person, I-person; also E, S, L, U)"
-            )
         kinds = sorted({tag.split("-", 1)[1] for tag in tags if tag != OUTSIDE})
         labels = (OUTSIDE, *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI"))
         return dataclasses.replace(self, labels=labels, entities=True)
@@ -230,10 +243,6 @@ class _Word(NamedTuple):
 
 def _head() -> type[nn.Module]:
     return require("transformers", "finetune", "token classification").ElectraForTokenClassification
-
-
-def _example(tags: Sequence[str]) -> str:
-    return next(tag for tag in tags if tag != OUTSIDE and is_entity_tag(tag))
 
 
 def _texts(examples: Columns) -> list[str]:
