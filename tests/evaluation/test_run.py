@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -156,3 +157,11 @@ def test_what_cannot_be(models, data, make_model, tmp_path):
     evaluate([models[0], other], swapped, **OPTIONS)
     with pytest.raises(ConfigError, match="models must see the same examples to be compared"):
         evaluate([models[0], make_model(4, label_column="class")], swapped, **OPTIONS)
+
+
+def test_without_the_extra_the_message_names_it(models, data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(
+        ConfigError, match=re.escape("a fine-tuned model needs transformers: pip install 'electra-fast[fi")
+    ):
+        evaluate(models[0], data, **OPTIONS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from electra_fast.errors import CheckpointError
+from electra_fast.extras import require
 from electra_fast.files import write_text
 
 TEMPERATURE_NAME = "temperature.json"
@@ -89,7 +90,7 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray, data: str) -> Tempera
             Logarithms of probabilities are logits.
         data: for the record.
     """
-    from scipy.optimize import minimize_scalar
+    optimize = require("scipy.optimize", "finetune", "a temperature")
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
@@ -98,7 +99,7 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray, data: str) -> Tempera
         return float((np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(truth)), truth]).mean())
 
     bounds = (np.log(_COLDEST), np.log(_HOTTEST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     return Temperature(float(np.exp(found.x)), data, len(truth), loss(0.0), float(found.fun))
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from electra_fast.data.hygiene import HygienePolicy
 from electra_fast.errors import ConfigError, DataError
+from electra_fast.extras import require
 from electra_fast.models.accelerate import accelerate
 from electra_fast.workflows.finetuning.checkpoint import load_tokenizer
 from electra_fast.workflows.finetuning.model_directory import find_model, load_task_file
@@ -206,6 +207,7 @@ def load_task(
         if threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
+    require("transformers", "finetune", "a fine-tuned model")
     network = task.load(directory).eval().to(where)
     if backend == "electra_fast":
         precision = _accelerated(network, precision, where)

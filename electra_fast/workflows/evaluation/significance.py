@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from electra_fast.extras import require
+
 from .bootstrap import interval
 
 
@@ -42,12 +44,11 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
     Args:
         first, second: 1 for right, 0 for wrong, ``[n]``.
     """
-    from scipy.stats import binomtest
-
+    stats = require("scipy.stats", "finetune", "a comparison of models")
     only_first = int(((first == 1) & (second == 0)).sum())
     only_second = int(((first == 0) & (second == 1)).sum())
     differ = only_first + only_second
-    return only_first, only_second, float(binomtest(only_first, differ).pvalue) if differ else 1.0
+    return only_first, only_second, float(stats.binomtest(only_first, differ).pvalue) if differ else 1.0
 
 
 def paired_bootstrap(first: np.ndarray, second: np.ndarray) -> float:

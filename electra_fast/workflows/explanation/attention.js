@@ -55,7 +55,7 @@ data.tokens.forEach((token, index) => {
 });
 
 const map = byId("map");
-const pixel = Math.max(2, Math.min(16, Math.floor(520 / size)));
+const pixel = Math.max(2, Math.min(28, Math.floor(520 / size)));
 map.style.width = map.style.height = `${pixel * size}px`;
 map.onmousemove = (event) => {
   const column = Math.min(size - 1, Math.floor(event.offsetX / pixel));
