@@ -38,7 +38,7 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     name="electra-fast",
-    help="Pretrain and run ELECTRA fast in PyTorch.\n\n"
+    help="Pretrain, fine-tune and run ELECTRA fast in PyTorch.\n\n"
     "From raw text to a checkpoint: [bold]prepare[/] turns text into token shards, [bold]pretrain[/] trains on them, "
     "[bold]status[/] says how that goes, at any time, and [bold]report[/] makes a page of it. "
     "From a checkpoint to use: [bold]finetune[/] teaches it a task, [bold]predict[/] does it. "
