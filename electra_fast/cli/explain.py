@@ -37,7 +37,7 @@ def explain(
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("explanation.html"),
     label: Annotated[str | None, typer.Option(help="Explain this label, and not the one that the model gives.")] = None,
     baseline: Annotated[
-        Baseline, typer.Option(help="The text is compared with one of [PAD] or [MASK] alone.", show_choices=False)
+        Baseline, typer.Option(help="The text is compared with one of [PAD] or [MASK] alone.")
     ] = Baseline.pad,
     steps: Annotated[
         int, typer.Option(min=1, help="Points of the integral; doubled until nearly nothing is unaccounted for.")
