@@ -15,6 +15,7 @@ from torch import nn
 
 from electra_fast.models.accelerate import accelerate
 from electra_fast.signals import DeferredSignals
+from electra_fast.workflows.deployment.quiet import errors_only
 from electra_fast.workflows.evaluation.predictor import encode
 from electra_fast.workflows.finetuning.display import FinetuneDisplay
 from electra_fast.workflows.finetuning.model_directory import BEST_NAME
@@ -69,8 +70,9 @@ def make_smaller(
         small, made = _pruned(options, teacher, large, rows)
     say(made)
     work = folder / _WORK
-    task.save(small, work / _BEGINNING)
-    tokenizer.save_pretrained(work / _BEGINNING)
+    with errors_only():
+        task.save(small, work / _BEGINNING)
+        tokenizer.save_pretrained(work / _BEGINNING)
     taught = Taught(task, accelerate(large).to(teacher.device), _lesson(options))
     settings = _settings(options, task.name)
     job = Job(

@@ -19,9 +19,9 @@ from torch.export import Dim, ExportedProgram
 
 from electra_fast.errors import ConfigError, ExportError
 from electra_fast.extras import require
+from electra_fast.workflows.deployment.quiet import errors_only
 
 from .comparison import Run, run_of
-from .quiet import errors_only
 from .source import INPUTS, TASK_FILE, Source
 
 ONNX_NAME = "model.onnx"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from electra_fast.extras import require
+from electra_fast.workflows.deployment.quiet import errors_only
 
 from .formats import INT8_NAME, ONNX_NAME
-from .quiet import errors_only
 from .source import Source
 
 

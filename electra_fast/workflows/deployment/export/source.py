@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from electra_fast.errors import CheckpointError, ConfigError
 from electra_fast.extras import require
+from electra_fast.workflows.deployment.quiet import errors_only
 from electra_fast.workflows.finetuning.checkpoint import load_config, load_tokenizer, resolve
-
-from .quiet import errors_only
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
