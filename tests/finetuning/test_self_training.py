@@ -81,6 +81,27 @@ def test_an_interrupted_round_goes_on(options, texts, monkeypatch):
         selftrain(options, dataclasses.replace(training, confidence=0.7))
 
 
+def test_sentences_are_tagged(tiny, tmp_path, labelled_rows):
+    """Raw text is split into words as the model reads it, and learned with the tags that it was given."""
+    for name, seed in (("train", 0), ("dev", 1)):
+        words = [text.split() for text, _ in labelled_rows(24, seed)]
+        tags = [["B-x" if word == "film" else "O" for word in sentence] for sentence in words]
+        rows = [{"tokens": one, "tags": other} for one, other in zip(words, tags, strict=True)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "texts.txt").write_text("the film was good, and long.\n\na bad end\n")
+    files = {"train": tmp_path / "train.jsonl", "dev": tmp_path / "dev.jsonl"}
+    training = SelfTrainOptions(unlabelled=tmp_path / "texts.txt", rounds=1, confidence=0.0)
+    result = selftrain(tiny("out", task="ner", epochs=1.0, **files), training)
+    assert result.rounds[1]["taken"] == 2
+    pseudo = read(result.output / "round-1" / "pseudo.jsonl")
+    assert [row["tokens"] for row in pseudo] == [
+        ["the", "film", "was", "good", ",", "and", "long", "."],
+        ["a", "bad", "end"],
+    ]
+    assert all(len(row["tags"]) == len(row["tokens"]) and set(row["tags"]) <= {"O", "B-x", "I-x"} for row in pseudo)
+    assert [row["weight"] for row in read(result.output / "round-1" / "train.jsonl")] == [1.0] * 26
+
+
 def rounds_of(values, options, texts, monkeypatch):
     """The result where every round has a given figure."""
 

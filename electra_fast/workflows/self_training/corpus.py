@@ -143,7 +143,7 @@ def _in_words(examples: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     from electra_fast.workflows.finetuning.tasks.words import split_words
 
     words = [sentence.words for sentence in split_words(tokenizer, list(examples["text"]))]
-    return examples.remove_columns("text").add_column("tokens", words)
+    return examples.add_column("tokens", words).remove_columns("text")
 
 
 def _keys(examples: Dataset, columns: list[str]) -> Iterable[tuple[Any, ...]]:
