@@ -47,7 +47,6 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "too long": (post(_INPUTS % (b"long " * 400_000)), 413),
     "another type": (post(b"inputs=a", kind="application/x-www-form-urlencoded"), 415),
     "another method": (b"GET /predict HTTP/1.1\r\nHost: soak\r\n\r\n", 405),
-    "a method of nobody": (b"BREW /predict HTTP/1.1\r\nHost: soak\r\n\r\n", 400),
     "another path": (post(_INPUTS % b"a", path="/prediction"), 404),
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
 }

@@ -208,6 +208,8 @@ def test_keys(serving):
         basic = {"authorization": "Basic k-1"}
         answers = ask(service, predict("a", headers=basic), ("GET", "/health", {}), ("GET", "/ready", {}))
         assert [answer.status_code for answer in answers] == [401, 200, 200]
+        (page,) = ask(service, ("GET", "/openapi.json", {}))
+        assert page.json()["paths"]["/predict"]["post"]["security"]
 
 
 @pytest.fixture

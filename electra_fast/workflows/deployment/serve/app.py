@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader
 
 import electra_fast
 
@@ -84,16 +85,15 @@ def build(
     async def model() -> dict[str, Any]:
         return facts
 
-    _add_predict(app, predict, schemas, example)
+    _add_predict(app, predict, schemas, example, bool(keys))
     return _Observed(app, keys, metrics, state)
 
 
-def _add_predict(app: FastAPI, predict: Predict, schemas: Schemas, example: dict[str, Any]) -> None:
-    """Describe /predict to FastAPI, and have `Predict` answer it."""
+def _add_predict(app: FastAPI, predict: Predict, schemas: Schemas, example: dict[str, Any], keys: bool) -> None:
+    """Describe /predict to FastAPI, and have `Predict` answer it; what is declared here is for the page."""
 
     async def described(request: Any) -> Any:
         """One input or several; they are computed together with those of other requests."""
-        raise NotImplementedError
 
     described.__annotations__ = {"request": schemas.Request, "return": schemas.Answer}
     answers: dict[int | str, dict[str, Any]] = {
@@ -108,6 +108,7 @@ def _add_predict(app: FastAPI, predict: Predict, schemas: Schemas, example: dict
         name="predict",
         summary="Predict",
         responses=answers,
+        dependencies=[Security(APIKeyHeader(name="X-API-Key"))] if keys else [],
         openapi_extra={"requestBody": {"content": {"application/json": {"example": schemas.example}}}},
     )
     route.app = predict

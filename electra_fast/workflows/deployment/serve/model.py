@@ -92,7 +92,7 @@ def facts(loaded: Loaded, options: ServeOptions) -> dict[str, Any]:
     dtype = torch.float32 if predictor.precision == "fp32" else torch.bfloat16
     runs = backends(device, dtype)
     return {
-        "model": str(find_model(options.model)),
+        "model": str(options.model),
         "task": predictor.task.name,
         "labels": list(getattr(predictor.task, "labels", ())),
         "max_length": predictor.task.max_length,

@@ -77,6 +77,7 @@ def _config(app: Callable, timeout: float) -> uvicorn.Config:
         lifespan="off",
         ws="none",
         log_config=None,
+        log_level="error",  # nobody could do anything about a client that speaks no HTTP
         access_log=False,
         server_header=False,
         proxy_headers=False,
