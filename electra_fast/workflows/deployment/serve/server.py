@@ -44,6 +44,7 @@ def serve(options: ServeOptions, say: Callable[[str], None] = print) -> None:
 
         gc.collect()
         gc.freeze()  # the model's objects are never garbage: searching them would only stall answers
+        gc.collect()  # old objects are searched when there are a quarter more of them: from now on, those of requests
         try:
             with service:
                 _Server(_config(service.app, options.timeout), service.state, greet).run(sockets=[listener])
