@@ -26,6 +26,7 @@ from electra_fast.nn.packed import encode_packed
 from electra_fast.nn.packing import Packing, pack_mask, without_padding
 from electra_fast.rng import fresh
 
+_ROWS = 64
 _GELU = type(ACT2FN["gelu"])
 _IGNORED = ("use_cache", "num_items_in_batch", "output_router_logits")  # no effect on an encoder's forward pass
 _GRADIENT_HOOK = "make_inputs_require_grads"  # of enable_input_require_grads, for checkpointing and adapters
@@ -105,7 +106,7 @@ class ElectraModel(hf.ElectraModel):
         packing, batch = self._batch(tokens, attention_mask)
         hidden = self._embed(packing, batch.rng, tokens, token_type_ids, position_ids, inputs_embeds)
         if hasattr(self, "embeddings_project"):
-            hidden = self.embeddings_project(hidden)
+            hidden = self._project(hidden)
         output_hidden_states = kwargs.get("output_hidden_states")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -125,6 +126,19 @@ class ElectraModel(hf.ElectraModel):
             hidden_states=tuple(packing.unpack(x) for x in all_hidden) if output_hidden_states else None,
         )
         return outputs if (self.config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        """``embeddings_project``, in inference in low precision on the CPU on a multiple of 64 rows.
+
+        There oneDNN compiles a kernel for each number of rows and keeps a thousand of them, half a MiB each.
+        """
+        missing = -len(hidden) % _ROWS
+        stays = hidden.requires_grad or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if not missing or stays or hidden.device.type != "cpu" or hidden.dtype is torch.float32:
+            return self.embeddings_project(hidden)
+        if not is_plain(self.embeddings_project, nn.Linear):
+            return self.embeddings_project(hidden)
+        return self.embeddings_project(nn.functional.pad(hidden, (0, 0, 0, missing)))[:-missing]
 
     def _encode_packed(self, hidden: Tensor, batch: _Batch) -> Tensor | None:
         """All layers in one call, where that can be."""

@@ -401,3 +401,24 @@ def test_int8_where_it_cannot_be(make_huggingface, monkeypatch):
     monkeypatch.setattr(module, "encoder_missing", lambda *_: "no such instruction")
     with pytest.raises(RuntimeError, match=r"accelerate: dtype=torch\.int8 cannot be: no such instruction"):
         accelerate(make_huggingface(), dtype=torch.int8)
+
+
+def test_low_precision_compiles_few_shapes(two, make_batch, monkeypatch):
+    """oneDNN keeps a kernel for each number of rows: in a server, whose batches all differ, that would be many."""
+    _, ours = two("ElectraModel", embedding_size=16, hidden_size=32)
+    ours.to(torch.bfloat16)
+    rows, linear = [], nn.functional.linear
+
+    def recorded(x, weight, bias=None):
+        if weight is ours.embeddings_project.weight:
+            rows.append(len(x))
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(nn.functional, "linear", recorded)
+    batch = make_batch((7, 40, 23))
+    with torch.no_grad():
+        few = ours(**batch.inputs()).last_hidden_state
+    assert rows == [128]
+    whole = ours(**batch.inputs()).last_hidden_state
+    assert rows == [128, 70]
+    torch.testing.assert_close(few, whole, rtol=0.05, atol=0.1)
