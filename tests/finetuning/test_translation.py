@@ -42,7 +42,7 @@ def run(checkpoint, tmp_path_factory):
             (folder / f"{name}.{side}").write_text("\n".join(lines) + "\n")
     files = {name: f"{folder / name}.en,{folder / name}.de" for name in ("train", "dev", "test")}
     options = FinetuneOptions(
-        model=checkpoint, output=folder / "run", **files, **OPTIONS | {"epochs": 3.0, "decoder_learning_rate": 5e-3}
+        model=checkpoint, output=folder / "run", **files, **OPTIONS | {"epochs": 6.0, "decoder_learning_rate": 5e-3}
     )
     return finetune(options).output
 

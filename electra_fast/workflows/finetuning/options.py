@@ -117,15 +117,16 @@ class FinetuneOptions:
     )
     group_by_length: bool = option("Schedule", "Batches of rows of similar length.", False)
 
-    optimizer: str = option(
+    optimizer: str | None = option(
         "Optimiser",
-        "electra: Adam without bias correction, as published. adamw: torch's.",
-        "electra",
+        "electra: Adam without bias correction, as published. adamw: torch's. Default: electra; translation adamw.",
         choices=("electra", "adamw"),
     )
     weight_decay: float = option("Optimiser", "Decoupled, times the learning rate; not on biases, layer norms.", 0.01)
     adam_beta1: float = option("Optimiser", "Decay of the mean of the gradients.", 0.9)
-    adam_beta2: float = option("Optimiser", "Decay of the mean of their squares.", 0.999)
+    adam_beta2: float | None = option(
+        "Optimiser", "Decay of the mean of their squares. Default: 0.999; translation 0.98."
+    )
     adam_epsilon: float = option("Optimiser", "Added to the root of the latter.", 1e-6)
     clip_norm: float = option("Optimiser", "Global norm that gradients are clipped to; 0: not at all.", 1.0)
     dropout: float = option("Optimiser", "Of embeddings, layers, attention and head.", 0.1)

@@ -103,8 +103,8 @@ def make_optimizer(model: nn.Module, options: FinetuneOptions, recipe: Recipe) -
         for group in parameter_groups(model, options.weight_decay)
         for factor, parameters in _by_factor(group["params"], names, layers, recipe)
     ]
-    betas = (options.adam_beta1, options.adam_beta2)
-    if options.optimizer == "electra":
+    betas = (options.adam_beta1, 0.999 if options.adam_beta2 is None else options.adam_beta2)
+    if options.optimizer != "adamw":
         return ElectraAdam(groups, recipe.learning_rate, betas, options.adam_epsilon)
     return torch.optim.AdamW(groups, recipe.learning_rate, betas, options.adam_epsilon)
 

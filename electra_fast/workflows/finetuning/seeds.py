@@ -70,7 +70,13 @@ def _prepare(options: FinetuneOptions, on_evaluation: Listener | None) -> tuple[
     if options.max_length is not None and options.max_length > longest:
         raise ConfigError(f"max_length must be at most {longest}, what {checkpoint} reads, got {options.max_length}")
     task, splits = read_splits(options, longest)
-    options = dataclasses.replace(options, batch_size=options.batch_size or task.default_batch_size)
+    optimizer, beta2 = task.default_optimizer
+    options = dataclasses.replace(
+        options,
+        batch_size=options.batch_size or task.default_batch_size,
+        optimizer=options.optimizer or optimizer,
+        adam_beta2=beta2 if options.adam_beta2 is None else options.adam_beta2,
+    )
     tokenizer = load_tokenizer(checkpoint)
     rows = features_of(task, splits.train.examples, tokenizer)
     policy = policy_of(options)

@@ -80,6 +80,8 @@ class Task(ABC):
     """Of ELECTRA's recipe; sets of a few thousand rows get 10 where this is 3."""
     default_batch_size: ClassVar[int] = 32
     """Rows of an optimiser step."""
+    default_optimizer: ClassVar[tuple[str, float]] = ("electra", 0.999)
+    """Its name, and the decay of the mean of the squares."""
 
     max_length: int
 

@@ -51,6 +51,7 @@ class Translation(Task):
     metric: ClassVar[str] = "bleu"
     default_epochs: ClassVar[float] = 12.0
     default_batch_size: ClassVar[int] = 128
+    default_optimizer: ClassVar[tuple[str, float]] = ("adamw", 0.98)  # docs/translation.md, Learning rates
 
     source_column: str | None = None
     target_column: str | None = None
