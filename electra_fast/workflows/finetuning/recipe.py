@@ -22,8 +22,9 @@ from electra_fast.optim import ElectraAdam, parameter_groups, polynomial_schedul
 from .options import FinetuneOptions
 
 # Of the encoder, which is called electra, or in an encoder-decoder encoder; the decoder counts as the head.
-_LAYER = re.compile(r"^(?:electra|encoder)\.encoder\.layer\.(\d+)\.")
-_EMBEDDINGS = re.compile(r"^(?:electra|encoder)\.embeddings(?:_project)?\.")
+_ENCODER = r"^(?!decoder\.)(?:.+\.)?(?:electra|encoder)\."
+_LAYER = re.compile(_ENCODER + r"encoder\.layer\.(\d+)\.")
+_EMBEDDINGS = re.compile(_ENCODER + r"embeddings(?:_project)?\.")
 _DECODER_RATE = 1e-3  # of a decoder that starts from random weights, as docs/translation.md has it
 _FEW_ROWS = 6000  # RTE and STS, which the published recipe gives 10 epochs, have 2,490 and 5,749
 
