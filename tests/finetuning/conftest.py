@@ -8,7 +8,7 @@ import torch
 
 from electra_fast import ElectraConfig, ElectraForPreTraining, _native
 from electra_fast.data.tokenizer import Tokenizer, wordpiece
-from electra_fast.workflows.finetuning import FinetuneOptions
+from electra_fast.workflows.finetuning import FinetuneOptions, outcome
 
 GOOD = ("good", "lovely", "fine", "great")
 BAD = ("bad", "awful", "poor", "dull")
@@ -39,6 +39,13 @@ def write_tsv(path, header, lines):
 def write_jsonl(path, objects):
     path.write_text("".join(json.dumps(entry) + "\n" for entry in objects))
     return path
+
+
+@pytest.fixture(autouse=True)
+def _no_picture(request, monkeypatch):
+    """matplotlib takes longer than a tiny run: only a test with "picture" in its name draws one."""
+    if "picture" not in request.node.name:
+        monkeypatch.setattr(outcome, "draw_curves", lambda records, metric, path: True)
 
 
 @pytest.fixture(autouse=True)

@@ -12,16 +12,9 @@ from safetensors.torch import load_file
 
 from electra_fast import load_task
 from electra_fast.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from electra_fast.workflows.finetuning import finetune, outcome, resume, train
+from electra_fast.workflows.finetuning import finetune, resume, train
 
 from .conftest import rows, write_tsv
-
-
-@pytest.fixture(autouse=True)
-def _no_picture(request, monkeypatch):
-    """matplotlib takes longer than a tiny run."""
-    if "picture" not in request.node.name:
-        monkeypatch.setattr(outcome, "draw_curves", lambda records, metric, path: True)
 
 
 def weights(folder):
@@ -89,7 +82,10 @@ def test_a_crash_loses_nothing_but_the_steps_since_the_checkpoint(tiny):
     whole = finetune(tiny("whole", log_every=12))
     with pytest.raises(Stop):
         finetune(tiny(log_every=12), on_evaluation=crash)
+    half_written = tiny().output_path / "seed-0" / "checkpoint-99"  # as kill -9 leaves it
+    half_written.mkdir()
     ended = resume(tiny().output_path)
+    assert not half_written.exists()
     assert same(weights(whole.model), weights(ended.model))
     assert losses(whole.output) == losses(ended.output)
 
@@ -179,7 +175,7 @@ def test_nothing_is_left_where_nothing_was_begun(tiny, tmp_path):
         "max_length": (65, ConfigError, "max_length must be at most 64"),
         "device": ("tpu", ConfigError, "device 'tpu' cannot be used"),
         "dev_fraction": (0.001, DataError, "too few to hold out 0.001 of them"),
-        "metric": ("bleu", ConfigError, "metric must be one of accuracy, f1_macro, mcc, got 'bleu'"),
+        "metric": ("bleu", ConfigError, "metric must be one of accuracy, .*, got 'bleu'"),
     }
     for name, (value, kind, message) in refused.items():
         changes = {name: value, **({"dev": None} if name == "dev_fraction" else {})}

@@ -113,7 +113,7 @@ def train_seed(
         DivergenceError: the loss is not finite.
     """
     trainer = FinetuneTrainer(job, make_network(job, seed), seed, folder, display, signals)
-    checkpoint = transformers.trainer_utils.get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    checkpoint = _newest_checkpoint(folder)
     with quiet():
         trainer.train(resume_from_checkpoint=checkpoint)
     records = trainer.records()
@@ -124,6 +124,17 @@ def train_seed(
         for path in folder.glob("checkpoint-*"):
             shutil.rmtree(path)
     return result, records
+
+
+def _newest_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint; those that a kill left half-written are removed. Its state is written last."""
+    whole = []
+    for path in folder.glob("checkpoint-*"):
+        if (path / transformers.trainer.TRAINER_STATE_NAME).is_file():
+            whole.append(path)
+        else:
+            shutil.rmtree(path)
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 class FinetuneTrainer(transformers.Trainer):
@@ -307,6 +318,8 @@ class _Watch(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._trainer.clock.start(state.log_history)
         self._display.begin(self._trainer.seed, state.global_step, state.max_steps)
+        if state.global_step:
+            self._display.say(f"seed {self._trainer.seed} goes on after step {state.global_step:,}")
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         whole = state.global_step % self._trainer.job.steps_per_epoch == 0
