@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from electra_fast import load_task
 from electra_fast.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from electra_fast.workflows.finetuning import finetune, resume, train
+from electra_fast.workflows.finetuning import finetune, resume
+from electra_fast.workflows.finetuning.order import EpochOrder
 
 from .conftest import rows, write_tsv
 
@@ -142,11 +143,11 @@ def test_accumulation_gives_the_same_steps(tiny):
 
 def test_rows_of_similar_length_share_a_batch():
     lengths = [length for length in range(40) for _ in range(5)]
-    order = train.EpochOrder(200, 3, 8, lambda: 1, lengths)
+    order = EpochOrder(200, 3, 8, lambda: 1, lengths)
     found = list(order)
     assert sorted(found) == list(range(200))
     assert found == list(order)
-    assert found != list(train.EpochOrder(200, 3, 8, lambda: 2, lengths))
+    assert found != list(EpochOrder(200, 3, 8, lambda: 2, lengths))
     spreads = [max(part) - min(part) for part in ([lengths[i] for i in found[at : at + 8]] for at in range(0, 200, 8))]
     assert max(spreads) <= 2
 

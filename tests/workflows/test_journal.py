@@ -2,6 +2,8 @@
 
 import json
 import math
+import time
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +69,14 @@ def test_tensorboard(tmp_path):
     assert [(e.step, round(e.value, 3)) for e in events.Scalars("auc/train")] == [(1, 0.6), (2, 0.7), (3, 0.9)]
 
 
+def _when_written(file: Path, last: bytes) -> bytes:
+    """What a file of wandb's holds once ``last`` is in it: a process of wandb's own writes it, in its own time."""
+    deadline = time.monotonic() + 30
+    while last not in (content := file.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return content
+
+
 def test_weights_and_biases_offline_through_a_resumed_run(tiny, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")  # whatever goes wrong, nothing is sent
@@ -90,10 +100,10 @@ def test_weights_and_biases_offline_through_a_resumed_run(tiny, monkeypatch):
     files = sorted(options.output_path.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 2  # before the crash, and after
     assert len({file.name for file in files}) == 1  # the name is the run's id
-    first, second = (file.read_bytes() for file in files)
     losses = {
         r["step"]: r["loss"] for r in read_records(options.output_path / "metrics.jsonl") if r["split"] == "train"
     }
+    first, second = (_when_written(file, json.dumps(losses[4]).encode()) for file in files)
     for content, steps in ((first, (1, 2, 3, 4)), (second, (4, 5))):  # the last checkpoint is of step 3
         assert b"toys" in content
         assert b"hidden_size" in content

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +13,18 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
 
 from electra_fast.errors import DivergenceError
 from electra_fast.models.accelerate import accelerate
 from electra_fast.workflows.evaluation.predictor import Encoded, Predictor
 
 from .checkpoint import quiet
+from .clock import Clock
 from .model_directory import BEST_NAME, save_model
+from .order import EpochOrder
 from .recipe import Recipe, make_optimizer, make_schedule
 from .run import Listener
+from .watch import Watch
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -156,7 +155,7 @@ class FinetuneTrainer(transformers.Trainer):
         options = job.options
         self.job, self.seed, self.folder = job, seed, folder
         self.interrupted = False
-        self.clock = _Clock()
+        self.clock = Clock()
         self.predictor = Predictor(
             job.task.between_steps(),
             model,
@@ -192,7 +191,7 @@ class FinetuneTrainer(transformers.Trainer):
             data_collator=lambda rows: job.task.collate(rows, job.tokenizer.pad_token_id),
             train_dataset=job.rows,
             eval_dataset=[],
-            callbacks=[_Watch(self, display, signals)],
+            callbacks=[Watch(self, display, signals)],
             optimizers=(make_optimizer(model, options, job.recipe), None),
         )
         self.remove_callback(transformers.PrinterCallback)
@@ -306,112 +305,6 @@ class FinetuneTrainer(transformers.Trainer):
             epoch_seconds=[entry["epoch_seconds"] for entry in self.state.log_history if "epoch_seconds" in entry],
             stopped_early=self.state.global_step < self.state.max_steps,
         )
-
-
-class _Watch(TrainerCallback):
-    """Shows progress, times epochs, stops early, and stops for a signal."""
-
-    def __init__(self, trainer: FinetuneTrainer, display: FinetuneDisplay, signals: DeferredSignals) -> None:
-        self._trainer, self._display, self._signals = trainer, display, signals
-        self._epoch_began: float | None = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._trainer.clock.start(state.log_history)
-        self._display.begin(self._trainer.seed, state.global_step, state.max_steps)
-        if state.global_step:
-            self._display.say(f"seed {self._trainer.seed} goes on after step {state.global_step:,}")
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        whole = state.global_step % self._trainer.job.steps_per_epoch == 0
-        self._epoch_began = self._trainer.clock.training if whole else None
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._display.step(state.global_step)
-        if state.global_step >= state.max_steps and args.eval_strategy == "steps":
-            control.should_evaluate = True
-        elif self._signals.received is not None and state.global_step < state.max_steps:
-            self._trainer.interrupted = control.should_training_stop = control.should_save = True
-            control.should_evaluate = False
-            state.log_history.append({"step": state.global_step, **self._trainer.clock.seconds()})
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._trainer.interrupted:  # and saved; to evaluate here would make another run of it
-            control.should_evaluate = control.should_save = False
-        elif self._epoch_began is not None and state.global_step % self._trainer.job.steps_per_epoch == 0:
-            seconds = self._trainer.clock.training - self._epoch_began
-            state.log_history.append({"step": state.global_step, "epoch_seconds": seconds})
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self._display.figures(f"loss {logs['loss']:.3f}")
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        step, figures = self._trainer.evaluations()[-1]
-        self._display.evaluation(step, figures)
-        patience = self._trainer.job.options.early_stopping
-        if patience and self._trainer.without_better() >= patience and step < state.max_steps:
-            control.should_training_stop = True
-
-
-class _Clock:
-    """Seconds of training, evaluation and writing, apart; those before an interruption are taken along."""
-
-    def __init__(self) -> None:
-        self._spent = {"train": 0.0, "evaluation": 0.0, "writing": 0.0}
-        self._began = self._aside = 0.0
-
-    def start(self, history: Sequence[dict[str, Any]]) -> None:
-        self._began, self._aside = time.perf_counter(), 0.0
-        for entry in history:
-            if "train_seconds" in entry:
-                self._spent = {name: entry[f"{name}_seconds"] for name in self._spent}
-
-    @property
-    def training(self) -> float:
-        return self._spent["train"] + time.perf_counter() - self._began - self._aside
-
-    def seconds(self) -> dict[str, float]:
-        return {f"{name}_seconds": value for name, value in {**self._spent, "train": self.training}.items()}
-
-    @contextlib.contextmanager
-    def aside(self, name: str) -> Iterator[None]:
-        """Time that is not training's."""
-        began = time.perf_counter()
-        yield
-        passed = time.perf_counter() - began
-        self._spent[name] += passed
-        self._aside += passed
-
-
-class EpochOrder(Sampler[int]):
-    """The order of rows: a permutation that seed and epoch alone decide, whatever the backend, resumed or not.
-
-    Args:
-        epoch: says which epoch begins.
-        lengths: with them, rows of similar length share a batch: windows of 50 batches are sorted, and the batches
-            shuffled.
-    """
-
-    def __init__(
-        self, rows: int, seed: int, batch: int, epoch: Callable[[], int], lengths: Sequence[int] | None = None
-    ) -> None:
-        self._rows, self._seed, self._batch, self._epoch, self._lengths = rows, seed, batch, epoch, lengths
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed((self._seed << 20) + self._epoch())
-        order = torch.randperm(self._rows, generator=generator).tolist()
-        if self._lengths is None:
-            return iter(order)
-        window = 50 * self._batch
-        windows = (order[start : start + window] for start in range(0, self._rows, window))
-        ordered = [row for part in windows for row in sorted(part, key=self._lengths.__getitem__)]
-        parts = [ordered[start : start + self._batch] for start in range(0, self._rows, self._batch)]
-        last = parts.pop() if len(parts[-1]) < self._batch else []  # a smaller batch has to stay the last
-        shuffled = torch.randperm(len(parts), generator=generator).tolist()
-        return iter([row for index in shuffled for row in parts[index]] + last)
 
 
 def predict(predictor: Predictor, encoded: Encoded) -> list[dict[str, Any]]:
