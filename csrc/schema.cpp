@@ -32,7 +32,7 @@ ELECTRA_SCHEMAS(ELECTRA_NAMESPACE, m) {
   m.def("feed_forward(Tensor x, Tensor w1, Tensor b1, Tensor w2) -> (Tensor, Tensor)");
   m.def("feed_forward_backward(Tensor grad, Tensor x, Tensor u, Tensor w1, Tensor b1, Tensor w2) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("pack_linear(Tensor weight, Tensor? bias, ScalarType dtype) -> Tensor");
-  m.def("encoder(Tensor x, Tensor cu_seqlens, int max_seqlen, Tensor[] parameters, int heads, int intermediate_size, float eps) -> Tensor");
+  m.def("encoder(Tensor x, Tensor cu_seqlens, int max_seqlen, Tensor? projection, Tensor[] parameters, int hidden_size, int heads, int intermediate_size, float eps) -> Tensor");
   m.def("adam_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avg, Tensor(c!)[] exp_avg_sq, float[] weight_decay, Tensor learning_rate, Tensor grad_scale, "
         "float beta1, float beta2, float eps) -> ()");
 }

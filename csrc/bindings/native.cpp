@@ -8,7 +8,7 @@
 namespace py = pybind11;
 
 PYBIND11_MODULE(_native, m) {
-  m.doc() = "Build information, Philox known answers, the allocator setting and the batch reader of electra_fast.";
+  m.doc() = "Build information, Philox known answers, the allocator setting, the batch reader and the watch over modules of electra_fast.";
 
   m.def("build_info", [] {
     py::dict info;
@@ -30,4 +30,5 @@ PYBIND11_MODULE(_native, m) {
 
   electra::bind_allocator(m);
   electra::bind_reader(m);
+  electra::bind_watch(m);
 }

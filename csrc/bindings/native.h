@@ -6,5 +6,6 @@ namespace electra {
 
 void bind_allocator(pybind11::module_& m);
 void bind_reader(pybind11::module_& m);
+void bind_watch(pybind11::module_& m);
 
 }  // namespace electra

@@ -62,10 +62,13 @@ struct Layers {
   std::vector<Tensor> kept;
   Operands operands = Operands::f32;
 
-  Layers(const std::vector<Tensor>& parameters, int64_t hidden, int64_t intermediate) {
+  const void* input_projection = nullptr;
+
+  Layers(const std::optional<Tensor>& projection, int64_t inputs, const std::vector<Tensor>& parameters, int64_t hidden, int64_t intermediate) {
     ELECTRA_CHECK(!parameters.empty() && parameters.size() % tensors_per_layer == 0, "encoder: parameters must hold ", tensors_per_layer, " tensors a layer, got ",
                   parameters.size());
     operands = operands_of(parameters[0]);
+    if (projection) input_projection = packed(*projection, "projection", inputs, hidden);
     kept.reserve(parameters.size());
     for (size_t i = 0; i < parameters.size(); i += tensors_per_layer) {
       EncoderLayer layer;
@@ -83,11 +86,14 @@ struct Layers {
 
  private:
   const void* packed(const std::vector<Tensor>& parameters, size_t i, int64_t in, int64_t out) {
-    const Tensor& t = parameters[i];
+    return packed(parameters[i], "parameters[" + std::to_string(i) + "]", in, out);
+  }
+
+  const void* packed(const Tensor& t, const std::string& argument, int64_t in, int64_t out) {
     const PackedShape s = pick_encoder_kernels().packed_shape(operands, in, out);
     const int64_t columns = s.columns * elements_per_word(operands);
     ELECTRA_CHECK(t.is_cpu() && t.scalar_type() == packed_type(operands) && t.is_contiguous() && t.dim() == 3 && t.size(0) == s.panels && t.size(1) == s.rows && t.size(2) == columns,
-                  "encoder: parameters[", i, "] must be pack_linear of a weight [", out, ", ", in, "] and of the same dtype as parameters[0], [", s.panels, ", ", s.rows, ", ",
+                  "encoder: ", argument, " must be pack_linear of a weight [", out, ", ", in, "] and of the same dtype as parameters[0], [", s.panels, ", ", s.rows, ", ",
                   columns, "], got ", shape_string(t));
     return t.const_data_ptr();
   }
@@ -102,21 +108,22 @@ struct Layers {
 
 struct Item { int64_t sequence, head, begin, end; };
 
-Tensor encoder(const Tensor& x_, const Tensor& cu_seqlens_, int64_t max_seqlen, const std::vector<Tensor>& parameters, int64_t heads, int64_t intermediate_size, double eps) {
-  ELECTRA_CHECK(x_.dim() == 2, "encoder: x must have shape [tokens, hidden], got ", shape_string(x_));
+Tensor encoder(const Tensor& x_, const Tensor& cu_seqlens_, int64_t max_seqlen, const std::optional<Tensor>& projection, const std::vector<Tensor>& parameters, int64_t hidden, int64_t heads,
+               int64_t intermediate_size, double eps) {
+  ELECTRA_CHECK(x_.dim() == 2 && (projection || x_.size(1) == hidden), "encoder: x must have shape [tokens, ", projection ? "inputs" : std::to_string(hidden), "], got ", shape_string(x_));
   const Tensor x = dense(x_);
-  const int64_t tokens = x.size(0), hidden = x.size(1);
+  const int64_t tokens = x.size(0), inputs = x.size(1);
   ELECTRA_CHECK(heads > 0 && hidden % heads == 0, "encoder: heads must divide the hidden size, ", hidden, ", got ", heads);
   ELECTRA_CHECK(intermediate_size > 0, "encoder: intermediate_size must be positive, got ", intermediate_size);
   const DType type = dtype_of(x, "encoder", "x");
-  const Layers layers(parameters, hidden, intermediate_size);
+  const Layers layers(projection, inputs, parameters, hidden, intermediate_size);
   ELECTRA_CHECK(type == DType::bf16 || (type == DType::f32 && layers.operands != Operands::pairs), "encoder: x must be bfloat16",
                 layers.operands == Operands::pairs ? ", as the packed weights are" : " or float32");
   const Tensor cu_seqlens = checked_cu_seqlens(cu_seqlens_, tokens, "encoder", "cu_seqlens");
   const int32_t* starts = static_cast<const int32_t*>(cu_seqlens.const_data_ptr());
   const int64_t batch = cu_seqlens.size(0) - 1;
 
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = torch::stable::new_empty(x, {tokens, hidden});
   if (tokens == 0) return out;
   Tensor projections = torch::stable::new_empty(x, {tokens, 3 * hidden}), context = torch::stable::new_empty(x, {tokens, hidden});
   Tensor lse = torch::stable::new_empty(x, {heads, tokens}, ScalarType::Float);
@@ -149,8 +156,9 @@ Tensor encoder(const Tensor& x_, const Tensor& cu_seqlens_, int64_t max_seqlen, 
   const auto cost = [&](const Item& t) { return (t.end - t.begin) * int64_t(starts[t.sequence + 1] - starts[t.sequence]); };
   std::stable_sort(items.begin(), items.end(), [&](const Item& a, const Item& b) { return cost(a) > cost(b); });
 
-  EncoderRows rows{type, layers.operands, hidden, intermediate_size, float(eps), nullptr, nullptr, context.const_data_ptr(), x.const_data_ptr(), out.mutable_data_ptr(),
-                   projections.mutable_data_ptr()};
+  const void *given = x.const_data_ptr(), *residual = projection ? out.const_data_ptr() : given;   // projected rows lie in `out`
+  EncoderRows rows{type, layers.operands, hidden, intermediate_size, float(eps), nullptr, nullptr, context.const_data_ptr(), residual, out.mutable_data_ptr(),
+                   projections.mutable_data_ptr(), projection ? given : nullptr, layers.input_projection, inputs};
   const EncoderKernels& kernels = pick_encoder_kernels();
   const AttentionKernels& attention_kernels = pick_attention_kernels();
   const int64_t threads = torch::stable::get_num_threads(), rounds = (tokens + threads * most_rows - 1) / (threads * most_rows);

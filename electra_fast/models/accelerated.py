@@ -23,7 +23,7 @@ from electra_fast.nn.feed_forward import widen_and_project
 from electra_fast.nn.layer_norm import add_and_norm, project_and_norm
 from electra_fast.nn.linear import is_plain
 from electra_fast.nn.packed import encode_packed
-from electra_fast.nn.packing import Packing, pack_mask, without_padding
+from electra_fast.nn.packing import Packing, pack_mask, whole_batch
 from electra_fast.rng import fresh
 
 _ROWS = 64
@@ -104,19 +104,19 @@ class ElectraModel(hf.ElectraModel):
                     kwargs[name] = value
             return super().forward(input_ids, attention_mask, token_type_ids, position_ids, *args, **kwargs)
         packing, batch = self._batch(tokens, attention_mask)
-        hidden = self._embed(packing, batch.rng, tokens, token_type_ids, position_ids, inputs_embeds)
-        if hasattr(self, "embeddings_project"):
-            hidden = self._project(hidden)
+        embedded = self._embed(packing, batch.rng, tokens, token_type_ids, position_ids, inputs_embeds)
         output_hidden_states = kwargs.get("output_hidden_states")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        all_hidden = [hidden]
-        packed = None
+        project = getattr(self, "embeddings_project", None)
+        hidden, all_hidden = None, []
         if batch.keys is None and not output_hidden_states:
-            packed = self._encode_packed(hidden, batch)
-        if packed is not None:
-            hidden = packed
-        else:
+            if self.int8 and project is not None:  # the products of bytes are the layers' alone
+                embedded, project = _project(project, embedded), None
+            hidden = self._encode_packed(embedded, batch, project)
+        if hidden is None:
+            hidden = embedded if project is None else _project(project, embedded)
+            all_hidden.append(hidden)
             for i, layer in enumerate(self.encoder.layer):
                 hidden = layer(hidden, batch=batch, site=1 + 3 * i)
                 all_hidden.append(hidden)
@@ -127,25 +127,14 @@ class ElectraModel(hf.ElectraModel):
         )
         return outputs if (self.config.return_dict if return_dict is None else return_dict) else outputs.to_tuple()
 
-    def _project(self, hidden: Tensor) -> Tensor:
-        """``embeddings_project``, in inference in low precision on the CPU on a multiple of 64 rows.
-
-        There oneDNN compiles a kernel for each number of rows and keeps a thousand of them, half a MiB each.
-        """
-        missing = -len(hidden) % _ROWS
-        stays = hidden.requires_grad or torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if not missing or stays or hidden.device.type != "cpu" or hidden.dtype is torch.float32:
-            return self.embeddings_project(hidden)
-        if not is_plain(self.embeddings_project, nn.Linear):
-            return self.embeddings_project(hidden)
-        return self.embeddings_project(nn.functional.pad(hidden, (0, 0, 0, missing)))[:-missing]
-
-    def _encode_packed(self, hidden: Tensor, batch: _Batch) -> Tensor | None:
-        """All layers in one call, where that can be."""
+    def _encode_packed(self, embedded: Tensor, batch: _Batch, project: nn.Module | None) -> Tensor | None:
+        """The projection, if there is one left, and all layers in one call, where that can be."""
         if any(module._forward_hooks or module._forward_pre_hooks for module in (self.encoder, self.encoder.layer)):
             return None
         products = torch.int8 if self.int8 else None
-        return encode_packed(self, self.encoder.layer, hidden, batch.cu_seqlens, batch.max_seqlen, products)
+        return encode_packed(
+            self, self.encoder.layer, embedded, batch.cu_seqlens, batch.max_seqlen, products, projection=project
+        )
 
     def _not_covered(self, tokens: Tensor | None, mask: Tensor | None, args: tuple, kwargs: dict) -> str | None:
         """None, or what of this call the packed path does not do."""
@@ -166,9 +155,9 @@ class ElectraModel(hf.ElectraModel):
         return None
 
     def _batch(self, tokens: Tensor, mask: Tensor | None) -> tuple[Packing, _Batch]:
-        rows, length = tokens.shape
+        length = tokens.shape[1]
         rng = fresh(tokens.device) if self.training else None
-        whole = without_padding(rows, length, tokens.device)
+        whole, _, _ = whole_batch(tokens)
         if mask is None:
             return whole, _Batch(whole.cu_seqlens, length, None, None, rng)
         packing = pack_mask(mask)
@@ -179,10 +168,17 @@ class ElectraModel(hf.ElectraModel):
     def _embed(self, packing, rng, tokens, token_type_ids, position_ids, inputs_embeds) -> Tensor:
         """Packed ``[T, E]``."""
         shape = tokens.shape
-        if position_ids is None:
-            position_ids = torch.arange(shape[1], device=tokens.device)
-        positions = packing.pack(position_ids.expand(shape))
-        types = torch.zeros_like(positions) if token_type_ids is None else packing.pack(token_type_ids.expand(shape))
+        positions = types = None
+        if packing.index is None:
+            _, positions, types = whole_batch(tokens)
+        if position_ids is not None or positions is None:
+            if position_ids is None:
+                position_ids = torch.arange(shape[1], device=tokens.device)
+            positions = packing.pack(position_ids.expand(shape))
+        if token_type_ids is not None:
+            types = packing.pack(token_type_ids.expand(shape))
+        elif types is None:
+            types = torch.zeros_like(positions)
         embeddings = self.embeddings
         if inputs_embeds is None and type(embeddings) is hf.ElectraEmbeddings and _plain_tables(embeddings):
             rate = _rate(embeddings.dropout)
@@ -228,6 +224,20 @@ def convert(model: nn.Module, padding: str, int8: bool) -> None:
         network.int8 = int8
         for layer in network.encoder.layer:
             layer.__class__ = ElectraLayer
+
+
+def _project(project: nn.Module, embedded: Tensor) -> Tensor:
+    """``embeddings_project``; in inference in low precision on the CPU on a multiple of 64 rows.
+
+    There oneDNN compiles a kernel for each number of rows and keeps a thousand of them, half a MiB each.
+    """
+    missing = -len(embedded) % _ROWS
+    stays = embedded.requires_grad or torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if not missing or stays or embedded.device.type != "cpu" or embedded.dtype is torch.float32:
+        return project(embedded)
+    if not is_plain(project, nn.Linear):
+        return project(embedded)
+    return project(nn.functional.pad(embedded, (0, 0, 0, missing)))[:-missing]
 
 
 def _output(block: nn.Module, x: Tensor, residual: Tensor, rng: Tensor | None, site: int) -> Tensor:

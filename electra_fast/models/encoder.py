@@ -79,8 +79,9 @@ class ElectraModel(Pretrained, nn.Module):
             )
         batch, length = input_ids.shape
         self._check_length(length)
+        positions = None
         if attention_mask is None:
-            packing = fast.packing.without_padding(batch, length, input_ids.device)
+            packing, positions, _ = fast.packing.whole_batch(input_ids)
         else:
             if attention_mask.shape != input_ids.shape:
                 raise ValueError(
@@ -88,11 +89,13 @@ class ElectraModel(Pretrained, nn.Module):
                     f"got {list(attention_mask.shape)}"
                 )
             packing = fast.pack_mask(attention_mask)
-        if position_ids is None:
-            position_ids = torch.arange(length, device=input_ids.device)
+        if position_ids is not None:
+            positions = packing.pack(position_ids.expand(batch, length))
+        elif positions is None:
+            positions = packing.pack(torch.arange(length, device=input_ids.device).expand(batch, length))
         hidden = self._packed(
             packing.pack(input_ids),
-            packing.pack(position_ids.expand(batch, length)),
+            positions,
             None if token_type_ids is None else packing.pack(token_type_ids.expand(batch, length)),
             packing.cu_seqlens,
             packing.max_seqlen,
@@ -102,9 +105,7 @@ class ElectraModel(Pretrained, nn.Module):
 
     def encode(self, embedded: Tensor, cu_seqlens: Tensor, max_seqlen: int | None, rng: Tensor | None) -> Tensor:
         """Projection and layers: packed ``[T, embedding_size]`` to ``[T, N]``."""
-        if self.embeddings_project is not None:
-            embedded = self.embeddings_project(embedded)
-        return self.encoder(embedded, cu_seqlens, max_seqlen, rng)
+        return self.encoder(embedded, cu_seqlens, max_seqlen, rng, projection=self.embeddings_project)
 
     def _packed(self, input_ids, position_ids, token_type_ids, cu_seqlens, max_seqlen, rng) -> Tensor:
         if self.training and rng is None:

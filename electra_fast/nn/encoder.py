@@ -61,14 +61,20 @@ class Encoder(nn.Module):
         max_seqlen: int | None = None,
         rng: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        projection: nn.Linear | None = None,
     ) -> Tensor:
-        """As `SelfAttention.forward`. In training without ``rng`` one is drawn for all layers."""
+        """As `SelfAttention.forward`. In training without ``rng`` one is drawn for all layers.
+
+        ``projection``: of the input to hidden states, before the first layer; x then has its width.
+        """
         if self.training and rng is None:
             rng = fresh(x.device)
         if x.ndim == 2 and cu_seqlens is not None and attention_mask is None:
-            packed = encode_packed(self, self.layer, x, cu_seqlens, max_seqlen)
+            packed = encode_packed(self, self.layer, x, cu_seqlens, max_seqlen, projection=projection)
             if packed is not None:
                 return packed
+        if projection is not None:
+            x = projection(x)
         every = self.gradient_checkpointing if self.training else 0
         for index, layer in enumerate(self.layer):
             if every and index % every == 0:

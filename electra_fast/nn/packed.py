@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import is_
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,14 +12,17 @@ from electra_fast.ops.encoder import LayerParameters, PackedLayers, encoder, enc
 
 from .linear import is_plain
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # those of backward do nothing without a derivative
 
 
 class _Packed:
-    """Packed layers, and everything that they were made of: which object stood where, its version, the hooks."""
+    """Packed layers, and a watch over everything that they were made of: objects and their versions, hooks."""
 
-    def __init__(self, layers: Sequence[nn.Module], products: torch.dtype) -> None:
-        modules = [module for layer in layers for module in layer.modules()]
+    def __init__(self, layers: Sequence[nn.Module], products: torch.dtype, projection: nn.Module | None) -> None:
+        from electra_fast._native import Watch
+
+        parts = [*layers] if projection is None else [*layers, projection]
+        modules = [module for part in parts for module in part.modules()]
         members = [
             (held, name, value)
             for module in modules
@@ -28,31 +30,20 @@ class _Packed:
             for name, value in held.items()
         ]
         self.products = products
-        self.holders, self.names, self.members = zip(*members, strict=True)
-        self.hooks = [getattr(module, name) for module in modules for name in _HOOKS]
-        self.own = [module.__dict__ for module in modules]
-        self.parameters = [p for layer in layers for p in layer.parameters()]
-        self.versioned = [p for p in self.parameters if not p.is_inference()]  # those of inference mode have no version
-        self.state = self._state()
+        self.projection = projection
+        hooks = [getattr(module, name) for module in modules for name in _HOOKS]
+        parameters = [p for part in parts for p in part.parameters()]
+        self.watch = Watch(members, hooks, own=[vars(module) for module in modules], tensors=parameters)
         self.layers: PackedLayers | None = None
-        if all(_plain(layer) for layer in layers):
+        if all(_plain(layer) for layer in layers) and (projection is None or is_plain(projection, nn.Linear)):
             first = layers[0]
             heads, eps = first.attention.self.num_attention_heads, first.output.LayerNorm.eps
-            self.layers = pack_layers([_parameters(layer) for layer in layers], heads, eps, products)
+            before = (None, None) if projection is None else (projection.weight, projection.bias)
+            self.layers = pack_layers([_parameters(layer) for layer in layers], heads, eps, products, *before)
 
-    def _state(self) -> tuple[list, ...]:
-        """Address and version of every parameter, which modules have hooks, which a forward of their own."""
-        return (
-            list(map(Tensor.data_ptr, self.parameters)),
-            [p._version for p in self.versioned],
-            list(map(bool, self.hooks)),
-            ["forward" in own for own in self.own],
-        )
-
-    def is_current(self, products: torch.dtype) -> bool:
-        """Asked at every call: loops that run in C, 0.1 ms for twelve layers."""
-        found = map(dict.get, self.holders, self.names)
-        return products is self.products and all(map(is_, found, self.members)) and self._state() == self.state
+    def is_current(self, products: torch.dtype, projection: nn.Module | None) -> bool:
+        """Asked at every call."""
+        return products is self.products and projection is self.projection and self.watch.unchanged()
 
 
 _packed: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
@@ -70,15 +61,18 @@ def encode_packed(
     cu_seqlens: Tensor,
     max_seqlen: int | None,
     products: torch.dtype | None = None,
+    projection: nn.Module | None = None,
 ) -> Tensor | None:
-    """The layers in one call (`electra_fast.ops.encoder`), or None where that cannot be: then they run op by op.
+    """The projection of the input, if there is one, and the layers in one call (`electra_fast.ops.encoder`), or None
+    where that cannot be: then they run op by op.
 
     It can be on the CPU, without autograd, autocast or tracing, for layers of Hugging Face's names whose parts are
     plain: no hooks, no adapters, exact GELU. Layers are packed at the first call and again when a parameter, a part or
     a hook changed; ``owner`` is whose they are.
 
     Args:
-        x: ``[T, N]``. products: dtype of the products, by default x's; with int8, bfloat16 is passed between layers.
+        x: ``[T, N]``, or ``[T, E]`` with a projection, E → N.
+        products: dtype of the products, by default x's; with int8, bfloat16 is passed between layers.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing() or len(layers) == 0:
         return None
@@ -88,9 +82,9 @@ def encode_packed(
     if encoder_missing(x.device, x.dtype, products) is not None:
         return None
     packed = _packed.get(owner)
-    if packed is None or not packed.is_current(products):
+    if packed is None or not packed.is_current(products, projection):
         _packed.pop(owner, None)  # before the new one takes memory
-        packed = _packed[owner] = _Packed(layers, products)
+        packed = _packed[owner] = _Packed(layers, products, projection)
     if packed.layers is None:
         return None
     if max_seqlen is None:

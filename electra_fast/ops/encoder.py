@@ -40,12 +40,14 @@ class PackedLayers:
     """What `pack_layers` makes: copies, laid out for this machine's instruction set. Not for storing.
 
     Attributes:
-        parameters: eight tensors a layer; products: the dtype that products are made in; heads, intermediate_size, eps:
-            the network's.
+        projection: of the input, or None; parameters: eight tensors a layer; products: the dtype that products are made
+            in; input_size, hidden_size, intermediate_size, heads, eps: the network's.
     """
 
+    projection: Tensor | None
     parameters: tuple[Tensor, ...]
     products: torch.dtype
+    input_size: int
     hidden_size: int
     intermediate_size: int
     heads: int
@@ -68,7 +70,12 @@ def encoder_missing(device: torch.device | str, dtype: torch.dtype, products: to
 
 
 def pack_layers(
-    layers: Sequence[LayerParameters], heads: int, eps: float = 1e-12, products: torch.dtype = torch.float32
+    layers: Sequence[LayerParameters],
+    heads: int,
+    eps: float = 1e-12,
+    products: torch.dtype = torch.float32,
+    projection_weight: Tensor | None = None,
+    projection_bias: Tensor | None = None,
 ) -> PackedLayers:
     """Copy the layers' parameters into the form that `encoder` multiplies.
 
@@ -77,6 +84,8 @@ def pack_layers(
         products: float32; bfloat16, summed in float32 (where the processor multiplies bfloat16; elsewhere the rounded
             weights are multiplied in float32); or int8: weights quantised column by column, activations row by row as
             they come, both symmetric, 8 bits.
+        projection_weight, projection_bias: ``[N, E]`` and ``[N]`` of a linear layer before the first (ELECTRA's, where
+            embeddings are narrower than hidden states), or None.
 
     Raises: ValueError for no layers, another dtype of products, a wrong shape; RuntimeError where `encoder` cannot run,
         as with int8 on a processor that has no instruction for it.
@@ -89,6 +98,15 @@ def pack_layers(
     hidden, intermediate = layers[0].projections_weight.shape[1], layers[0].intermediate_weight.shape[0]
     if (reason := encoder_missing(layers[0].projections_weight.device, torch.float32, products)) is not None:
         raise RuntimeError(f"pack_layers: {reason}")
+    projection, inputs = None, hidden
+    if projection_weight is not None:
+        like = layers[0].projections_weight
+        checks.check("pack_layers", "projection_weight", projection_weight, checks.CASTABLE, (hidden, None), like)
+        if projection_bias is not None:
+            checks.check("pack_layers", "projection_bias", projection_bias, checks.CASTABLE, (hidden,), like)
+        projection, inputs = _pack(projection_weight, projection_bias, products), projection_weight.shape[1]
+    elif projection_bias is not None:
+        raise ValueError("pack_layers: projection_bias needs projection_weight, got none")
     parameters: list[Tensor] = []
     for index, layer in enumerate(layers):
         _check_layer(index, layer, hidden, intermediate)
@@ -102,19 +120,19 @@ def pack_layers(
             (layer.intermediate_weight, layer.intermediate_bias, ()),
             (layer.output_weight, layer.output_bias, (layer.output_norm_weight, layer.output_norm_bias)),
         ):
-            bias = None if bias is None else bias.detach().float()
-            parameters.append(torch.ops.electra_fast.pack_linear(_packable(weight), bias, products))
+            parameters.append(_pack(weight, bias, products))
             parameters += [x.detach().to(torch.float32, copy=True) for x in norm]
-    return PackedLayers(tuple(parameters), products, hidden, intermediate, heads, eps)
+    return PackedLayers(projection, tuple(parameters), products, inputs, hidden, intermediate, heads, eps)
 
 
 def encoder(x: Tensor, cu_seqlens: Tensor, max_seqlen: int, layers: PackedLayers) -> Tensor:
-    """All layers, without dropout and without a derivative:
+    """The projection of the input, if there is one, and all layers, without dropout and without a derivative:
 
+    ``x ← x P + p``, then in every layer
     ``h = LN(x + attention(x Wq + bq, x Wk + bk, x Wv + bv) Wo + bo);  x ← LN(h + gelu(h W1 + b1) W2 + b2)``
 
     Args:
-        x: ``[T, N]``, float32 or bfloat16, on the CPU; bfloat16 where the products are.
+        x: ``[T, N]``, or ``[T, E]`` with a projection; float32 or bfloat16, on the CPU; bfloat16 where products are.
         cu_seqlens: int32 ``[B+1]``: sequence b is the rows ``cu_seqlens[b] … cu_seqlens[b+1]-1``.
         max_seqlen: an upper bound of the sequences' lengths.
 
@@ -127,15 +145,17 @@ def encoder(x: Tensor, cu_seqlens: Tensor, max_seqlen: int, layers: PackedLayers
     Source: Vaswani et al. 2017, section 3; Devlin et al. 2019.
     """
     op = "encoder"
-    checks.check(op, "x", x, (torch.float32, torch.bfloat16), (None, layers.hidden_size))
+    checks.check(op, "x", x, (torch.float32, torch.bfloat16), (None, layers.input_size))
     checks.check_cu_seqlens(op, "cu_seqlens", cu_seqlens, x)
     if layers.products is torch.bfloat16 and x.dtype is not torch.bfloat16:
         raise TypeError("encoder: x must be bfloat16 like the products of these layers, got float32")
     if x.requires_grad and torch.is_grad_enabled():
         raise RuntimeError("encoder: it has no derivative: call it under torch.no_grad(), or run the ops one by one")
-    arguments = (list(layers.parameters), layers.heads, layers.intermediate_size, layers.eps)
+    sizes = (layers.hidden_size, layers.heads, layers.intermediate_size, layers.eps)
     try:
-        return torch.ops.electra_fast.encoder.default(x, cu_seqlens, max_seqlen, *arguments)
+        return torch.ops.electra_fast.encoder.default(
+            x, cu_seqlens, max_seqlen, layers.projection, layers.parameters, *sizes
+        )
     except RuntimeError as error:
         if str(error).startswith("encoder: "):
             raise ValueError(str(error)) from None
@@ -151,15 +171,16 @@ def _has_int8() -> bool:
     return _native.build_info()["capability"] == "avx512_bf16"
 
 
-def _packable(weight: Tensor) -> Tensor:
+def _pack(weight: Tensor, bias: Tensor | None, products: torch.dtype) -> Tensor:
     weight = weight.detach()
-    return weight.float() if weight.dtype is torch.float16 else weight
+    if weight.dtype is torch.float16:
+        weight = weight.float()
+    return torch.ops.electra_fast.pack_linear(weight, None if bias is None else bias.detach().float(), products)
 
 
 def _check_layer(index: int, layer: LayerParameters, hidden: int, intermediate: int) -> None:
     rows = {"projections": 3 * hidden, "attention_output": hidden, "intermediate": intermediate, "output": hidden}
     like = layer.projections_weight
-    floats = (torch.float32, torch.bfloat16, torch.float16)
     for name, value in layer._asdict().items():
         part = name.removesuffix("_weight").removesuffix("_bias")
         if value is None and name.endswith("_bias") and part in rows:
@@ -170,11 +191,11 @@ def _check_layer(index: int, layer: LayerParameters, hidden: int, intermediate: 
             shape = (rows[part],)
         else:
             shape = (rows[part], intermediate if part == "output" else hidden)
-        checks.check("pack_layers", f"layers[{index}].{name}", value, floats, shape, like)
+        checks.check("pack_layers", f"layers[{index}].{name}", value, checks.CASTABLE, shape, like)
 
 
 if native.error is None:
 
     @torch.library.register_fake("electra_fast::encoder")
-    def _fake(x, cu_seqlens, max_seqlen, parameters, heads, intermediate_size, eps) -> Tensor:
-        return x.new_empty(x.shape)
+    def _fake(x, cu_seqlens, max_seqlen, projection, parameters, hidden, heads, intermediate_size, eps) -> Tensor:
+        return x.new_empty(x.shape[0], hidden)

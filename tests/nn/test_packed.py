@@ -168,6 +168,35 @@ def test_what_is_not_plain_runs_one_by_one(encoder, calls) -> None:
     assert len(calls) == 1
 
 
+def test_a_projection_is_packed_too(encoder, calls) -> None:
+    """Its changes are seen, one in place of another too; a hooked one is called, once."""
+    projection, other = nn.Linear(5, 32), nn.Linear(5, 32)
+    x = X[:, :5]
+
+    def infer_projected(linear: nn.Linear) -> torch.Tensor:
+        with torch.no_grad():
+            return encoder(x, CU_SEQLENS, 4, projection=linear)
+
+    def assert_projected(linear: nn.Linear) -> None:
+        torch.testing.assert_close(infer_projected(linear), one_by_one(encoder, linear(x)), rtol=0, atol=1e-5)
+
+    assert_projected(projection)
+    with torch.no_grad():
+        projection.weight.mul_(2)
+    assert_projected(projection)
+    assert_projected(other)
+    assert_current(encoder)  # and without one
+    assert len(calls) == 4
+    seen = []
+    projection.register_forward_hook(lambda *_: seen.append(1))
+    with torch.no_grad():
+        expected = encoder(projection(x), CU_SEQLENS, 4)
+    seen.clear()
+    torch.testing.assert_close(infer_projected(projection), expected, rtol=0, atol=1e-5)
+    assert seen == [1]
+    assert len(calls) == 5
+
+
 def test_where_it_cannot_be(encoder, calls) -> None:
     """Under autograd, autocast and tracing, in training, with another backend, in float64 and padded."""
     one_by_one(encoder)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from electra_fast.nn import pack_mask
-from electra_fast.nn.packing import without_padding
+from electra_fast.nn.packing import whole_batch, without_padding
 
 MASKS = {
     "right": [[1, 1, 1, 0], [1, 0, 0, 0]],
@@ -52,3 +52,23 @@ def test_without_padding_nothing_moves():
     assert packing.pack(x).data_ptr() == x.data_ptr()
     assert torch.equal(packing.unpack(packing.pack(x)), x)
     assert packing.cu_seqlens.tolist() == [0, 4, 8]
+
+
+def test_a_whole_batch_is_made_once_in_inference_and_fit_for_training_elsewhere():
+    tokens = torch.zeros(2, 3, dtype=torch.int64)
+    with torch.inference_mode():
+        first, again = whole_batch(tokens), whole_batch(tokens + 1)
+        assert first[1] is again[1]
+    with torch.no_grad():
+        outside = whole_batch(tokens)
+    training = whole_batch(tokens)
+    compiled = torch.compile(lambda t: whole_batch(t)[1] + t.flatten(), backend="eager", fullgraph=True)
+    for packing, positions, types in (first, outside, training):
+        assert packing.cu_seqlens.tolist() == [0, 3, 6]
+        assert positions.tolist() == [0, 1, 2, 0, 1, 2]
+        assert types.tolist() == [0] * 6
+    assert not any(t.is_inference() for t in (*outside[1:], *training[1:], outside[0].cu_seqlens))
+    assert compiled(tokens).tolist() == [0, 1, 2, 0, 1, 2]
+    weight = torch.ones(3, 4, requires_grad=True)
+    weight[outside[1]].sum().backward()  # saved for backward, which a tensor of inference mode cannot be
+    assert weight.grad.sum() == 24

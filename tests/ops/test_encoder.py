@@ -16,6 +16,7 @@ if native.error is not None:
     pytest.skip(native.error, allow_module_level=True)
 
 HAS_INT8 = ops.encoder_missing("cpu", torch.bfloat16, torch.int8) is None
+PRODUCTS = [torch.float32, torch.bfloat16, *([torch.int8] if HAS_INT8 else [])]
 
 
 def make_layers(count: int, hidden: int, intermediate: int, *, dtype=torch.float32, biases: bool = True, seed: int = 0):
@@ -84,6 +85,26 @@ def test_native_matches_reference(hidden, intermediate, heads, lengths, dtype, a
         plain = torch.nn.functional.linear(wide, layer[8], layer[9]) + h
         plain = torch.nn.functional.layer_norm(plain, (hidden,), layer[10], layer[11], 1e-12)
     assert_accurate("out", out, expected, plain)
+
+
+@pytest.mark.parametrize("inputs", [16, 33, 300])
+@pytest.mark.parametrize("products", PRODUCTS, ids=str)
+def test_with_a_projection_of_the_input(inputs, products) -> None:
+    """It equals the projection, then the layers; of any width, with a bias and without."""
+    x, cu_seqlens, longest = make_input([7, 130, 1, 64], inputs, padding=2)
+    g = torch.Generator().manual_seed(2)
+    weight, bias = torch.randn(64, inputs, generator=g) * inputs**-0.5, torch.randn(64, generator=g)
+    layers = make_layers(2, 64, 96)
+    x = x.to(torch.bfloat16 if products is torch.bfloat16 else torch.float32)
+    for some in (bias, None):
+        packed = ops.pack_layers(layers, 2, products=products, projection_weight=weight, projection_bias=some)
+        out = ops.encoder(x, cu_seqlens, longest, packed)
+        assert out.shape == (204, 64)
+        assert out.dtype == x.dtype
+        hidden = torch.nn.functional.linear(x.double(), weight.double(), None if some is None else some.double())
+        expected = truth(hidden, cu_seqlens, longest, layers, 2)
+        limit = {torch.float32: 1e-6, torch.bfloat16: 0.02, torch.int8: 0.05}[products]
+        assert (out.double() - expected).norm() < limit * expected.norm()
 
 
 @pytest.mark.skipif(not HAS_INT8, reason="this processor does not multiply bytes")
@@ -181,7 +202,7 @@ def test_strided_input_and_poisoned_memory() -> None:
 def test_opcheck_and_compile() -> None:
     packed = ops.pack_layers(make_layers(1, 32, 64), 2)
     x, cu_seqlens, longest = make_input([4, 3], 32)
-    arguments = (x, cu_seqlens, longest, list(packed.parameters), 2, 64, 1e-12)
+    arguments = (x, cu_seqlens, longest, None, list(packed.parameters), 32, 2, 64, 1e-12)
     torch.library.opcheck(
         torch.ops.electra_fast.encoder.default, arguments, test_utils=("test_schema", "test_faketensor")
     )
@@ -205,6 +226,12 @@ def test_bad_arguments() -> None:
         TypeError, match=r"layers\[0\]\.output_bias must be float32 or bfloat16 or float16, got float64"
     ):
         ops.pack_layers([layers[0]._replace(output_bias=torch.zeros(32, dtype=torch.float64))], 2)
+    with pytest.raises(ValueError, match=r"pack_layers: projection_weight must have shape \[32, \*\], got \[16, 32\]"):
+        ops.pack_layers(layers, 2, projection_weight=torch.randn(16, 32))
+    with pytest.raises(ValueError, match=r"pack_layers: projection_bias must have shape \[32\], got \[16\]"):
+        ops.pack_layers(layers, 2, projection_weight=torch.randn(32, 16), projection_bias=torch.randn(16))
+    with pytest.raises(ValueError, match="pack_layers: projection_bias needs projection_weight, got none"):
+        ops.pack_layers(layers, 2, projection_bias=torch.randn(32))
     with pytest.raises(ValueError, match=r"encoder: x must have shape \[\*, 32\], got \[7, 31\]"):
         ops.encoder(x[:, :31], cu_seqlens, longest, packed)
     with pytest.raises(ValueError, match="encoder: max_seqlen must be at least 4, the length of a sequence, got 3"):
@@ -233,13 +260,17 @@ def test_bad_arguments_of_the_native_op() -> None:
     x, cu_seqlens, longest = make_input([4], 32)
     good = list(ops.pack_layers(make_layers(1, 32, 64), 2).parameters)
     with pytest.raises(RuntimeError, match="encoder: parameters must hold 8 tensors a layer, got 7"):
-        encode(x, cu_seqlens, longest, good[:7], 2, 64, 1e-12)
+        encode(x, cu_seqlens, longest, None, good[:7], 32, 2, 64, 1e-12)
     with pytest.raises(RuntimeError, match=r"encoder: parameters\[4\] must be pack_linear of a weight \[200, 32\]"):
-        encode(x, cu_seqlens, longest, good, 2, 200, 1e-12)
+        encode(x, cu_seqlens, longest, None, good, 32, 2, 200, 1e-12)
+    with pytest.raises(RuntimeError, match=r"encoder: x must have shape \[tokens, 64\], got \[4, 32\]"):
+        encode(x, cu_seqlens, longest, None, good, 64, 2, 64, 1e-12)
+    with pytest.raises(RuntimeError, match=r"encoder: projection must be pack_linear of a weight \[32, 32\]"):
+        encode(x, cu_seqlens, longest, pack(weight, None, torch.float32), good, 32, 2, 64, 1e-12)
     with pytest.raises(RuntimeError, match=r"encoder: parameters\[2\] must have shape \[32\], got \[31\]"):
-        encode(x, cu_seqlens, longest, [*good[:2], good[2][:31], *good[3:]], 2, 64, 1e-12)
+        encode(x, cu_seqlens, longest, None, [*good[:2], good[2][:31], *good[3:]], 32, 2, 64, 1e-12)
     with pytest.raises(RuntimeError, match=r"encoder: parameters\[0\] must come from pack_linear"):
-        encode(x, cu_seqlens, longest, [good[0].long(), *good[1:]], 2, 64, 1e-12)
+        encode(x, cu_seqlens, longest, None, [good[0].long(), *good[1:]], 32, 2, 64, 1e-12)
 
 
 def test_why_it_cannot_run(monkeypatch) -> None:

@@ -1,8 +1,10 @@
 // Arithmetic of encoder: what a block of rows goes through between two attentions. See csrc/cpu/kernels/encoder.h and packed_linear.h.
 #include "cpu/kernels/encoder.h"
 
+#include "cpu/kernels/gelu_16_bits.h"
 #include "cpu/kernels/normal_cdf.h"
 #include "cpu/kernels/packed_linear.h"
+#include "cpu/kernels/row_access.h"
 #include "cpu/kernels/row_norm.h"
 
 namespace electra {
@@ -24,11 +26,12 @@ template <class O, class T> struct RowsMemory {
 
   RowsMemory(Arena& arena, const EncoderRows& c, int64_t rows) : width(panels_of(c.hidden) * panel_columns) {
     sums = arena.take<float>(rows * width);
-    row = arena.take<float>(c.hidden > chunk_columns ? c.hidden : chunk_columns);
+    const int64_t widest = c.hidden > c.inputs ? c.hidden : c.inputs;   // of what becomes operands whole
+    row = arena.take<float>(widest > chunk_columns ? widest : chunk_columns);
     mean = arena.take<float>(rows);
     rstd = arena.take<float>(rows);
     tile = arena.take<operand_acc<O>>(tile_rows * panel_columns);
-    words = arena.take<O>(rows * depth_of<O>(c.hidden));
+    words = arena.take<O>(rows * depth_of<O>(widest));
     chunk_words = arena.take<O>(rows * depth_of<O>(chunk_columns));
     scale = arena.take<float>(rows);
     chunk_scale = arena.take<float>(rows);
@@ -73,16 +76,32 @@ static void norm(int64_t count, int64_t n, const void* weight, int64_t in, const
     for (int64_t r = 0; r < count; ++r) {
       float* __restrict sum = m.sums + r * m.width + first;
       const T* from = residual + r * n + first;
-#pragma omp simd
-      for (int64_t j = 0; j < columns; ++j) sum[j] += panel.bias[j] + load(from[j]);
+      over_row<float>(columns, [&](auto piece, int64_t j) { write<false>(sum + j, read(piece, sum + j) + (read(piece, panel.bias + j) + read(piece, from + j))); });
     }
   }
   row_statistics(m.sums, m.width, count, n, eps, m.mean, m.rstd);
   for (int64_t r = 0; r < count; ++r) {
     const float *sum = m.sums + r * m.width, mean = m.mean[r], rstd = m.rstd[r];
     T* __restrict to = out + r * n;
+    over_row<float>(n, [&](auto piece, int64_t i) {
+      write<false>(to + i, (read(piece, sum + i) - mean) * rstd * read(piece, norm_weight + i) + read(piece, norm_bias + i));
+    });
+  }
+}
+
+// to = gelu(values + bias), panel_columns of them; to float's accuracy only where the next product keeps it.
+template <class O, class G> static inline void add_bias_and_gelu(const float* values, const float* bias, G* __restrict to) {
+#if defined(__AVX512DQ__)
+  if constexpr (Operand<O>::depth > 1) {
+    for (int64_t j = 0; j < panel_columns; j += lanes<float>) write<false>(to + j, gelu_for_16_bits(load_vector(values + j) + load_vector(bias + j)));
+    return;
+  }
+#endif
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) store(to[i], (sum[i] - mean) * rstd * norm_weight[i] + norm_bias[i]);
+  for (int64_t j = 0; j < panel_columns; ++j) {
+    float density;
+    const float z = values[j] + bias[j];
+    store(to[j], z * normal_cdf_(z, density));
   }
 }
 
@@ -94,13 +113,7 @@ static void activate(int64_t count, const Rows<O>& x, const Panel<O>& panel, int
     for (int64_t r = 0; r < tile_count; ++r) {
       float values[panel_columns];
       scaled(m.tile + r * panel_columns, row + r, values);
-      G* __restrict to = out + (row + r) * chunk_columns;
-#pragma omp simd
-      for (int64_t j = 0; j < panel_columns; ++j) {
-        float density;
-        const float z = values[j] + panel.bias[j];
-        store(to[j], z * normal_cdf_(z, density));
-      }
+      add_bias_and_gelu<O>(values, panel.bias, out + (row + r) * chunk_columns);
     }
   });
 }
@@ -125,22 +138,20 @@ template <class O, class T> static void tail(const EncoderRows& c, int64_t begin
   norm<O, T>(count, n, layer.output, c.intermediate, m.middle, layer.output_norm_weight, layer.output_norm_bias, c.eps, m, out);
 }
 
-// Queries, keys and values of the next layer.
-template <class O, class T> static void project(const EncoderRows& c, const T* x, int64_t begin, int64_t count, const RowsMemory<O, T>& m) {
-  const int64_t n = c.hidden, outputs = 3 * n;
-  T* out = static_cast<T*>(c.projections) + begin * outputs;
-  const Rows<O> rows = operand_rows<O>(x + begin * n, n, count, n, m.words, m.scale, m.row);
+// out [count, outputs] = x Wᵀ + b, x [count, in].
+template <class O, class T>
+static void linear(const void* weight, int64_t in, int64_t outputs, const T* x, int64_t count, const RowsMemory<O, T>& m, T* out) {
+  const Rows<O> rows = operand_rows<O>(x, in, count, in, m.words, m.scale, m.row);
   for (int64_t p = 0; p < panels_of(outputs); ++p) {
-    const Panel<O> panel(c.next->projections, n, p);
+    const Panel<O> panel(weight, in, p);
     const int64_t first = p * panel_columns, columns = outputs - first < panel_columns ? outputs - first : panel_columns;
-    const Scaling<O> scaled(panel, rows, 0, chunks_of(n));
-    for_each_tile<O>(count, depth_of<O>(n), rows.words, panel.weight, m.tile, [&](int64_t row, int64_t tile_count) {
+    const Scaling<O> scaled(panel, rows, 0, chunks_of(in));
+    for_each_tile<O>(count, depth_of<O>(in), rows.words, panel.weight, m.tile, [&](int64_t row, int64_t tile_count) {
       for (int64_t r = 0; r < tile_count; ++r) {
         float values[panel_columns];
         scaled(m.tile + r * panel_columns, row + r, values);
         T* __restrict to = out + (row + r) * outputs + first;
-#pragma omp simd
-        for (int64_t j = 0; j < columns; ++j) store(to[j], values[j] + panel.bias[j]);
+        over_row<float>(columns, [&](auto piece, int64_t j) { write<false>(to + j, read(piece, values + j) + read(piece, panel.bias + j)); });
       }
     });
   }
@@ -149,8 +160,12 @@ template <class O, class T> static void project(const EncoderRows& c, const T* x
 template <class O, class T> static void rows(const EncoderRows& c, int64_t begin, int64_t end, void* memory) {
   Arena arena{static_cast<char*>(memory)};
   const RowsMemory<O, T> m(arena, c, end - begin);
-  if (c.layer) tail<O, T>(c, begin, end - begin, m);
-  if (c.next) project<O, T>(c, static_cast<const T*>(c.layer ? c.out : c.residual), begin, end - begin, m);
+  const int64_t n = c.hidden, count = end - begin;
+  T *out = static_cast<T*>(c.out) + begin * n, *projections = static_cast<T*>(c.projections) + begin * 3 * n;
+  if (c.layer) tail<O, T>(c, begin, count, m);
+  else if (c.input) linear<O, T>(c.input_projection, c.inputs, n, static_cast<const T*>(c.input) + begin * c.inputs, count, m, out);
+  const T* x = c.layer || c.input ? out : static_cast<const T*>(c.residual) + begin * n;
+  if (c.next) linear<O, T>(c.next->projections, n, 3 * n, x, count, m, projections);   // queries, keys and values
 }
 
 template <class O, class T> static int64_t memory(const EncoderRows& c, int64_t rows) {

@@ -21,7 +21,7 @@ struct EncoderLayer {
   const float *attention_norm_weight, *attention_norm_bias, *output_norm_weight, *output_norm_bias;
 };
 
-// What rows go through between two attentions. `layer` null: before the first; `next` null: after the last.
+// What rows go through between two attentions. `layer` null: before the first, where `input` is projected to `out` if it is there; `next` null: after the last.
 struct EncoderRows {
   DType type;   // of the activations: f32 or bf16
   Operands operands;
@@ -30,6 +30,8 @@ struct EncoderRows {
   const EncoderLayer *layer, *next;
   const void *context, *residual;   // [T, hidden]: what attention gave, and the layer's input (may be `out`)
   void *out, *projections;          // [T, hidden]: the layer's output; [T, 3·hidden]: the next layer's queries, keys, values
+  const void *input, *input_projection;   // [T, inputs], and packed weights [hidden, inputs]; or null: the first layer's input is `residual`
+  int64_t inputs;
 };
 
 struct EncoderKernels {
