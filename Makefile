@@ -51,11 +51,11 @@ demo: install
 	$(BIN)/electra-fast demo $(ARGS)
 
 test: install
-	$(BIN)/pytest -n 2 --cov --cov-report=$(if $(ARGS),term) $(ARGS)
-	$(if $(ARGS),,TRITON_INTERPRET=1 $(BIN)/pytest -n 2 -m "not compiles_only" --cov --cov-append --cov-report=term --cov-fail-under=90 tests/triton_kernels)
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=$(if $(ARGS),term) $(ARGS)
+	$(if $(ARGS),,TRITON_INTERPRET=1 $(BIN)/pytest -n 2 --dist worksteal -m "not compiles_only" --cov --cov-append --cov-report=term --cov-fail-under=90 tests/triton_kernels)
 
 test-emulated: install
-	ELECTRA_TEST_EMULATED=1 $(BIN)/pytest -n 2 tests/ops -k emulated $(ARGS)
+	ELECTRA_TEST_EMULATED=1 $(BIN)/pytest -n 2 --dist worksteal tests/ops -k emulated $(ARGS)
 
 $(VENV)/.peers: $(STAMP)
 	$(BIN)/pip install --quiet onnx onnxruntime torchao

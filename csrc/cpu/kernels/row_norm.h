@@ -23,24 +23,30 @@ static inline A drop(A x, uint8_t byte, int threshold, A scale) {
   return int(byte) < threshold ? x * scale : A(0);
 }
 
-// Sum of a vector's lanes, by halves.
-template <class A, int bytes>
-static inline A sum_of_lanes(const void* lanes_) {
-  if constexpr (bytes == sizeof(A)) {
-    return *static_cast<const A*>(lanes_);
-  } else {
-    typedef A Half __attribute__((vector_size(bytes / 2)));
-    Half lower, upper;
-    memcpy(&lower, lanes_, sizeof lower);
-    memcpy(&upper, static_cast<const char*>(lanes_) + sizeof lower, sizeof upper);
-    lower += upper;
-    return sum_of_lanes<A, bytes / 2>(&lower);
-  }
+// Sum of a vector's lanes, by halves. Without taking an address: a vector whose address is taken anywhere lives in memory, also in the loop that sums it up, and each addition
+// then waits for the store before it.
+#if defined(__x86_64__)
+static inline float sum_of_vector(__m128 v) {
+  v += _mm_movehl_ps(v, v);
+  return _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps(v, v, 1)));
 }
-
-// The same of a copy: a vector whose address is taken lives in memory, also in the loop that sums it up.
-template <class A>
-static inline A sum_of_vector(vec<A> v) { return sum_of_lanes<A, vector_bytes>(&v); }
+static inline double sum_of_vector(__m128d v) { return _mm_cvtsd_f64(_mm_add_sd(v, _mm_unpackhi_pd(v, v))); }
+#if defined(__AVX2__)
+static inline float sum_of_vector(__m256 v) { return sum_of_vector(_mm256_castps256_ps128(v) + _mm256_extractf128_ps(v, 1)); }
+static inline double sum_of_vector(__m256d v) { return sum_of_vector(_mm256_castpd256_pd128(v) + _mm256_extractf128_pd(v, 1)); }
+#endif
+#if defined(__AVX512F__)
+static inline double sum_of_vector(__m512d v) { return sum_of_vector(_mm512_castpd512_pd256(v) + _mm512_extractf64x4_pd(v, 1)); }
+static inline float sum_of_vector(__m512 v) { return sum_of_vector(_mm512_castps512_ps256(v) + _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1))); }
+#endif
+#else
+template <class V> static inline auto sum_of_vector(V v) {
+  constexpr int count = sizeof(v) / sizeof(v[0]);
+  for (int half = count / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  return v[0];
+}
+#endif
 
 // Reductions over a row keep four vectors of partial sums: one alone would wait for each addition's latency.
 template <class A>
@@ -56,7 +62,7 @@ static inline A row_sum(const A* row, int64_t n) {
   }
   for (; i + w <= n; i += w) s0 += load_vector(row + i);
   s0 = (s0 + s1) + (s2 + s3);
-  A total = sum_of_vector<A>(s0);
+  A total = sum_of_vector(s0);
   for (; i < n; ++i) total += row[i];
   return total;
 }
@@ -67,7 +73,7 @@ static inline A sum_over_row(int64_t n, const Body& body) {
   vec<A> sums{};
   int64_t i = 0;
   for (; i + lanes<A> <= n; i += lanes<A>) sums += body(vec<A>{}, i);
-  A total = sum_of_vector<A>(sums);
+  A total = sum_of_vector(sums);
   for (; i < n; ++i) total += body(A{}, i);
   return total;
 }
@@ -91,7 +97,7 @@ static inline A row_squares(const A* row, int64_t n, A mean) {
     s0 += d * d;
   }
   s0 = (s0 + s1) + (s2 + s3);
-  A total = sum_of_vector<A>(s0);
+  A total = sum_of_vector(s0);
   for (; i < n; ++i) total += (row[i] - mean) * (row[i] - mean);
   return total;
 }
@@ -109,25 +115,35 @@ template <int R, class G, class S, class A>
 static inline void reduce_rows(const G* grad, int64_t grad_stride, const S* s, int64_t stride, const A* weight, int64_t n, const A* mean, const A* rstd, A* __restrict dweight,
                                A* __restrict dbias, A* c1, A* c2) {
   vec<A> sums[R] = {}, products[R] = {};
-  A sum[R] = {}, product[R] = {};
-  over_row<A>(n, [&](auto piece, int64_t i) {
-    const auto w = read(piece, weight + i);
-    auto dw = read(piece, dweight + i), db = read(piece, dbias + i);
+  int64_t i = 0;
+  // Written out and not by over_row: what a closure refers to, gcc 12 keeps in memory.
+  for (; i + lanes<A> <= n; i += lanes<A>) {
+    const vec<A> w = load_vector(weight + i);
+    vec<A> dw = load_vector(dweight + i), db = load_vector(dbias + i);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      const auto xhat = (read(piece, s + r * stride + i) - mean[r]) * rstd[r], dy = read(piece, grad + r * grad_stride + i), g = dy * w;
-      if constexpr (sizeof w == sizeof(A)) sum[r] += g, product[r] += g * xhat;
-      else sums[r] += g, products[r] += g * xhat;
+      const vec<A> xhat = (read(w, s + r * stride + i) - mean[r]) * rstd[r], dy = read(w, grad + r * grad_stride + i), g = dy * w;
+      sums[r] += g;
+      products[r] += g * xhat;
       dw += dy * xhat;
       db += dy;
     }
-    write<false>(dweight + i, dw);
-    write<false>(dbias + i, db);
-  });
-  for (int r = 0; r < R; ++r) {
-    c1[r] = (sum_of_vector<A>(sums[r]) + sum[r]) / A(n);
-    c2[r] = (sum_of_vector<A>(products[r]) + product[r]) / A(n);
+    store_vector(dweight + i, dw);
+    store_vector(dbias + i, db);
   }
+  A sum[R], product[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) sum[r] = sum_of_vector(sums[r]), product[r] = sum_of_vector(products[r]);
+  for (; i < n; ++i) {
+    for (int r = 0; r < R; ++r) {
+      const A xhat = (read(A{}, s + r * stride + i) - mean[r]) * rstd[r], dy = read(A{}, grad + r * grad_stride + i), g = dy * weight[i];
+      sum[r] += g;
+      product[r] += g * xhat;
+      dweight[i] += dy * xhat;
+      dbias[i] += dy;
+    }
+  }
+  for (int r = 0; r < R; ++r) c1[r] = sum[r] / A(n), c2[r] = product[r] / A(n);
 }
 
 // grad and s: rows in the accumulation type or in that of the activations.
