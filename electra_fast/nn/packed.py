@@ -12,7 +12,7 @@ from electra_fast.ops.encoder import LayerParameters, PackedLayers, encoder, enc
 
 from .linear import is_plain
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # those of backward do nothing without a derivative
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class _Packed:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def whole_batch(tokens: Tensor) -> tuple[Packing, Tensor, Tensor]:
     """
     batch, length = tokens.shape
     lasting = type(tokens) is Tensor and tokens.device.type == "cpu" and not torch.is_grad_enabled()
-    if lasting and not torch.compiler.is_compiling() and not torch.jit.is_tracing():
+    seen = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_in_torch_dispatch_mode()
+    if lasting and not seen:  # what a mode makes, as of fake tensors, must not outlive it
         return _whole_batch_kept(batch, length, torch.is_inference_mode_enabled())
     return _whole_batch(batch, length, tokens.device)
 

@@ -157,6 +157,13 @@ def test_what_is_not_plain_runs_one_by_one(encoder, calls) -> None:
     assert len(calls) == 1
     hook.remove()
 
+    hook = encoder.layer[0].output.dense.register_full_backward_hook(lambda *_: None)
+    infer(encoder)
+    assert len(calls) == 1
+    hook.remove()
+    infer(encoder)
+    assert len(calls) == 2
+
     class Adapter(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) + 1
@@ -165,7 +172,7 @@ def test_what_is_not_plain_runs_one_by_one(encoder, calls) -> None:
     adapter.load_state_dict(encoder.layer[0].attention.self.value.state_dict())
     encoder.layer[0].attention.self.value = adapter
     assert_current(encoder)
-    assert len(calls) == 1
+    assert len(calls) == 2
 
 
 def test_a_projection_is_packed_too(encoder, calls) -> None:

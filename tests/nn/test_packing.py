@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from electra_fast.nn import pack_mask
 from electra_fast.nn.packing import whole_batch, without_padding
@@ -72,3 +73,11 @@ def test_a_whole_batch_is_made_once_in_inference_and_fit_for_training_elsewhere(
     weight = torch.ones(3, 4, requires_grad=True)
     weight[outside[1]].sum().backward()  # saved for backward, which a tensor of inference mode cannot be
     assert weight.grad.sum() == 24
+
+
+def test_fake_tensors_do_not_outlive_their_mode():
+    tokens = torch.zeros(3, 5, dtype=torch.int64)
+    with torch.no_grad():
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert isinstance(whole_batch(tokens)[1], FakeTensor)
+        assert whole_batch(tokens)[1].tolist() == [0, 1, 2, 3, 4] * 3
