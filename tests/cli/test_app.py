@@ -117,11 +117,8 @@ def test_version_and_help():
         ("doctor --dtype float31", "--dtype must be float32, bfloat16, float16 or float64, got 'float31': did you"),
     ],
 )  # fmt: skip
-def test_wrong_usage_is_one_line(monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(sys, "argv", ["electra-fast", *arguments.split()])
-    with pytest.raises(SystemExit) as exit_:
-        frame.main()
-    assert exit_.value.code == 2
+def test_wrong_usage_is_one_line(command, capsys, arguments, message):
+    assert command(*arguments.split()) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith(f"error: {message}")

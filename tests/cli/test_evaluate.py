@@ -1,10 +1,7 @@
 """The evaluate command, on an evaluation that is made up."""
 
-import sys
-
 import pytest
 
-from electra_fast.cli import app as frame
 from electra_fast.errors import ConfigError
 from electra_fast.workflows.evaluation import Evaluation, ModelResult, run
 from electra_fast.workflows.evaluation.significance import Comparison
@@ -32,7 +29,7 @@ RESULT = ModelResult(
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(command, monkeypatch, capsys):
     given = {}
 
     def made_up(models, data, output, **options):
@@ -45,11 +42,9 @@ def call(monkeypatch, capsys):
     monkeypatch.setattr(run, "evaluate", made_up)
 
     def run_(*arguments):
-        monkeypatch.setattr(sys, "argv", ["electra-fast", "evaluate", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            frame.main()
+        code = command("evaluate", *arguments)
         said = capsys.readouterr()
-        return exit_.value.code or 0, said.out, said.err, given
+        return code, said.out, said.err, given
 
     return run_
 

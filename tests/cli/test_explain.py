@@ -1,10 +1,7 @@
 """The explain command."""
 
-import sys
-
 import pytest
 
-from electra_fast.cli import app as frame
 from electra_fast.data.tokenizer import Tokenizer, wordpiece
 from electra_fast.models import ElectraConfig, ElectraForSequenceClassification
 
@@ -24,17 +21,16 @@ def model(tmp_path_factory):
     return folder
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, "argv", ["electra-fast", "explain", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        frame.main()
+def run(command, capsys, *arguments):
+    """(exit code, standard output, standard error) of the command."""
+    code = command("explain", *arguments)
     said = capsys.readouterr()
-    return exit_.value.code or 0, said.out, said.err
+    return code, said.out, said.err
 
 
-def test_the_words_and_the_page(model, monkeypatch, capsys, tmp_path):
+def test_the_words_and_the_page(model, command, capsys, tmp_path):
     page = tmp_path / "page.html"
-    code, said, _ = run(monkeypatch, capsys, model, "a good film", "--output", page, "--label", "good")
+    code, said, _ = run(command, capsys, model, "a good film", "--output", page, "--label", "good")
     assert code == 0
     lines = said.splitlines()
     assert lines[0].startswith(("good (", "bad ("))
@@ -45,9 +41,9 @@ def test_the_words_and_the_page(model, monkeypatch, capsys, tmp_path):
     assert page.is_file()
 
 
-def test_a_mistake_is_one_line_in_the_words_of_the_command(model, monkeypatch, capsys, tmp_path):
-    code, _, said = run(monkeypatch, capsys, model, "a film", "--label", "fine")
+def test_a_mistake_is_one_line_in_the_words_of_the_command(model, command, capsys, tmp_path):
+    code, _, said = run(command, capsys, model, "a film", "--label", "fine")
     assert (code, said) == (2, "error: --label must be one of 'bad', 'good', got 'fine'\n")
-    code, _, said = run(monkeypatch, capsys, tmp_path, "a film")
+    code, _, said = run(command, capsys, tmp_path, "a film")
     assert code == 2
     assert said.startswith(f"error: {tmp_path} holds no model")

@@ -1,7 +1,6 @@
 """The commands finetune and predict: options, files and streams in, one line an input out, mistakes in one line."""
 
 import dataclasses
-import io
 import json
 import shutil
 
@@ -10,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from electra_fast import ElectraConfig, ElectraForPreTraining, _native
-from electra_fast.cli import main
 from electra_fast.data.tokenizer import Tokenizer, wordpiece
 from electra_fast.workflows.finetuning import FinetuneOptions, finetune, outcome
 
@@ -25,23 +23,6 @@ def _process_as_it_was(monkeypatch):
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def command(monkeypatch):
-    """``command(*words, given=None)``: exit code of ``electra-fast words…``, with a standard input."""
-
-    def run(*words, given=None):
-        monkeypatch.setattr("sys.argv", ["electra-fast", *map(str, words)])
-        if given is not None:
-            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given), encoding="utf-8"))
-        try:
-            main()
-        except SystemExit as stop:
-            return stop.code or 0
-        return 0
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-import electra_fast.cli.app as application
 from electra_fast.cli.app import app
 from electra_fast.data import PrepareProgress, open_corpus, text_pass
 
@@ -24,14 +23,9 @@ def in_folder(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text(TEXT)
 
 
-def run(monkeypatch, capsys, *arguments):
-    """(exit code, standard output, standard error) of the command line, through `main` itself."""
-    monkeypatch.setattr(sys, "argv", ["electra-fast", "prepare", *arguments])
-    code = 0
-    try:
-        application.main()
-    except SystemExit as stop:
-        code = stop.code or 0
+def run(command, capsys, *arguments):
+    """(exit code, standard output, standard error) of the command."""
+    code = command("prepare", *arguments)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -39,8 +33,8 @@ def run(monkeypatch, capsys, *arguments):
 USUAL = ("-i", "text.txt", "-o", "corpus", "--vocab-size", "80", "--validation-fraction", "0.2", "--workers", "1")
 
 
-def test_text_to_shards(monkeypatch, capsys):
-    code, out, err = run(monkeypatch, capsys, *USUAL, "--max-length", "32")
+def test_text_to_shards(command, capsys):
+    code, out, err = run(command, capsys, *USUAL, "--max-length", "32")
     assert (code, err) == (0, "")
     for words in ("documents", "examples", "tokens", "unknown tokens", "tokens/s", "vocabulary entries", "validation"):
         assert words in out
@@ -48,7 +42,7 @@ def test_text_to_shards(monkeypatch, capsys):
     assert corpus.manifest.max_length == 32
     assert f"{corpus.manifest.splits['train'].tokens:,}" in out
 
-    code, out, _ = run(monkeypatch, capsys, *USUAL, "--max-length", "32")
+    code, out, _ = run(command, capsys, *USUAL, "--max-length", "32")
     assert code == 0
     assert "already prepared" in out
     assert "tokens/s" not in out
@@ -66,11 +60,11 @@ def test_text_to_shards(monkeypatch, capsys):
         (("-i", "text.txt", "-o", "text.txt"), "is a file, expected a directory"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):
+def test_a_mistake_is_one_line_and_exit_code_2(command, capsys, tmp_path, arguments, message):
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "latin.txt").write_bytes("caf\xe9 au lait\n".encode("latin-1"))
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\n")
-    code, out, err = run(monkeypatch, capsys, *arguments)
+    code, out, err = run(command, capsys, *arguments)
     assert code == 2
     assert out == ""
     assert err.startswith("error: ")
@@ -81,14 +75,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, ar
 
 @pytest.mark.parametrize("arguments", [("-o", "x"), ("-i", "text.txt", "-o", "x", "--exampels", "document"),
                                        ("-i", "text.txt", "-o", "x", "--examples", "packed")])  # fmt: skip
-def test_wrong_usage_is_exit_code_2(monkeypatch, capsys, arguments):
-    assert run(monkeypatch, capsys, *arguments)[0] == 2
+def test_wrong_usage_is_exit_code_2(command, capsys, arguments):
+    assert run(command, capsys, *arguments)[0] == 2
 
 
-def test_errors_can_be_replaced_and_the_rest_is_said(monkeypatch, capsys, tmp_path):
+def test_errors_can_be_replaced_and_the_rest_is_said(command, capsys, tmp_path):
     (tmp_path / "odd.txt").write_bytes(b"x" * 150_000 + b"\xe9\n" + b"the the dog dog\n" * 3)
     arguments = ("-i", "odd.txt", "-o", "corpus", "--validation-fraction", "0", "--errors", "replace")
-    code, out, _ = run(monkeypatch, capsys, *arguments)
+    code, out, _ = run(command, capsys, *arguments)
     assert code == 0
     assert "lines longer than 100,000 characters, cut at spaces: 1" in out
     assert "Many words are unknown to this tokenizer" in out
@@ -120,24 +114,24 @@ def test_every_option_reaches_the_job(monkeypatch):
     assert (seen["inputs"], str(seen["output"]), seen["validation_inputs"]) == (("a", "b"), "c", ("v",))
 
 
-def test_a_share_of_a_job(monkeypatch, capsys):
+def test_a_share_of_a_job(command, monkeypatch, capsys):
     """The first machine leaves the rest to the second, which shows the corpus."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(LINE.split())]
     Path("vocab.txt").write_text("\n".join(vocabulary))
     monkeypatch.setattr("electra_fast.data.shared_job.PIECE_BYTES", 100)
     usual = ("-i", "text.txt", "-i", "more.txt", "-o", "corpus", "--tokenizer", "vocab.txt", "--workers", "1")
     Path("more.txt").write_text(TEXT)
-    code, out, err = run(monkeypatch, capsys, *usual, "--machines", "2", "--machine", "0")
+    code, out, err = run(command, capsys, *usual, "--machines", "2", "--machine", "0")
     assert (code, err) == (0, "")
     assert "1 of 2 pieces are finished" in out
     assert "examples" not in out
     assert "tokens/s" in out
     monkeypatch.setenv("RANK", "1")
-    code, out, err = run(monkeypatch, capsys, *usual, "--machines", "2")
+    code, out, err = run(command, capsys, *usual, "--machines", "2")
     assert (code, err) == (0, "")
     assert f"{open_corpus('corpus').manifest.splits['train'].tokens:,}" in out
     monkeypatch.delenv("RANK")
-    code, _, err = run(monkeypatch, capsys, *usual, "--machine", "1")
+    code, _, err = run(command, capsys, *usual, "--machine", "1")
     assert (code, err) == (2, "error: --machine is one of several: say of how many with --machines\n")
 
 
@@ -172,7 +166,7 @@ def test_progress_bars(monkeypatch):
 
 @pytest.mark.parametrize("whole_group", [True, False], ids=["group", "process"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_from_outside_is_saved(tmp_path, monkeypatch, capsys, number, code, whole_group):
+def test_a_stop_from_outside_is_saved(tmp_path, command, monkeypatch, capsys, number, code, whole_group):
     """A real process with real workers is told to stop; the same command goes on and ends like one that was not.
 
     A terminal sends Ctrl-C, and a batch system SIGTERM, to the workers as well.
@@ -206,9 +200,9 @@ def test_a_stop_from_outside_is_saved(tmp_path, monkeypatch, capsys, number, cod
 
     monkeypatch.setattr(text_pass, "UNIT_CHARACTERS", 2500)
     arguments[-1] = "1"
-    status, out, _ = run(monkeypatch, capsys, *arguments, "-o", "corpus")
+    status, out, _ = run(command, capsys, *arguments, "-o", "corpus")
     assert status == 0
     assert "going on after" in out
-    run(monkeypatch, capsys, *arguments, "-o", "whole")
+    run(command, capsys, *arguments, "-o", "whole")
     assert (tmp_path / "corpus/train-00000.shard").read_bytes() == (tmp_path / "whole/train-00000.shard").read_bytes()
     assert (tmp_path / "corpus/manifest.json").read_bytes() == (tmp_path / "whole/manifest.json").read_bytes()

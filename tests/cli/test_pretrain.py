@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from electra_fast import _native
-from electra_fast.cli import main
 from electra_fast.data import PrepareOptions, prepare
 from electra_fast.matrix_peak import MatrixPeak
 from electra_fast.workflows.pretraining import PretrainOptions, finish, loop, report
@@ -49,24 +48,9 @@ def corpus(tmp_path_factory):
     return folder / "corpus"
 
 
-@pytest.fixture
-def command(monkeypatch):
-    """``command(*words)``: exit code of ``electra-fast pretrain words…``."""
-
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["electra-fast", "pretrain", *map(str, words)])
-        try:
-            main()
-        except SystemExit as stop:
-            return stop.code or 0
-        return 0
-
-    return run
-
-
 def test_every_option_is_in_the_help(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert command("--help") == 0
+    assert command("pretrain", "--help") == 0
     text = capsys.readouterr().out
     for field in dataclasses.fields(PretrainOptions):
         assert f"--{field.name.replace('_', '-')}" in text
@@ -76,20 +60,21 @@ def test_every_option_is_in_the_help(command, capsys, monkeypatch):
 
 def test_run_resume_and_refusal(command, corpus, tmp_path, capsys):
     output = tmp_path / "run"
-    assert command("--data", corpus, "--output", output, "--steps", 3, *TINY) == 0
+    assert command("pretrain", "--data", corpus, "--output", output, "--steps", 3, *TINY) == 0
     assert (output / "model" / "discriminator" / "config.json").exists()
     assert read_config(output / "config.toml")["hidden_size"] == 32
-    assert command("-d", corpus, "-o", output, "--steps", 3, *TINY) == 2
+    assert command("pretrain", "-d", corpus, "-o", output, "--steps", 3, *TINY) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {output} already holds a run")
-    assert command("-o", output, "--resume", "--log-every", 1) == 0
-    assert command("-o", output, "--resume", "--steps", 4) == 2
+    assert command("pretrain", "-o", output, "--resume", "--log-every", 1) == 0
+    assert command("pretrain", "-o", output, "--resume", "--steps", 4) == 2
     assert "--total-steps was 3 when this run began" in capsys.readouterr().err
 
 
 def test_the_line_counts_more_than_the_file(command, corpus, tmp_path):
     config = tmp_path / "run.toml"
     config.write_text(f'data = "{corpus}"\ntotal_steps = 500\nseed = 7\nkeep = 2\n')
-    assert command("--config", config, "--output", tmp_path / "run", "--steps", 2, "--google-exact", *TINY) == 0
+    line = ["--config", config, "--output", tmp_path / "run", "--steps", 2, "--google-exact", *TINY]
+    assert command("pretrain", *line) == 0
     written = read_config(tmp_path / "run" / "config.toml")
     expected = {"total_steps": 2, "seed": 7, "keep": 2, "google_exact": True, "model": "small"}
     assert {name: written[name] for name in expected} == expected
@@ -99,9 +84,9 @@ def test_several_corpora_with_weights(command, corpus, tmp_path, capsys):
     """Here the same corpus under two names."""
     copy = shutil.copytree(corpus, tmp_path / "copy")
     line = ["-d", corpus, "--data", copy, "--output", tmp_path / "run", "--steps", 2, *TINY]
-    assert command(*line, "--data-weights", "2,1,1") == 2
+    assert command("pretrain", *line, "--data-weights", "2,1,1") == 2
     assert "error: --data-weights must be one number for each of the 2 corpora, got 3" in capsys.readouterr().err
-    assert command(*line, "--data-weights", "2,1") == 0
+    assert command("pretrain", *line, "--data-weights", "2,1") == 0
     written = read_config(tmp_path / "run" / "config.toml")
     assert (written["data"], written["data_weights"]) == ([str(corpus), str(copy)], [2.0, 1.0])
 
@@ -150,7 +135,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     if spoil is not None:
         spoil(copy)
     data = [] if message == "data is missing" else ["--data", copy]
-    assert command(*data, "--output", tmp_path / "run", "--steps", 2, *TINY, *words) == 2
+    assert command("pretrain", *data, "--output", tmp_path / "run", "--steps", 2, *TINY, *words) == 2
     error = capsys.readouterr().err.strip()
     assert "\n" not in error
     assert error.startswith("error: ")
@@ -159,17 +144,17 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 def test_output_must_be_named(command, corpus, capsys):
-    assert command("--data", corpus) == 2
+    assert command("pretrain", "--data", corpus) == 2
     assert "output is missing" in capsys.readouterr().err
 
 
 def test_mistakes_in_the_file_suggest_the_nearest(command, tmp_path, capsys):
     config = tmp_path / "run.toml"
     config.write_text("leraning_rate = 1e-3\n")
-    assert command("--config", config, "--output", tmp_path / "run") == 2
+    assert command("pretrain", "--config", config, "--output", tmp_path / "run") == 2
     assert "did you mean 'learning_rate'?" in capsys.readouterr().err
     config.write_text("hidden_size = 'wide'\n")
-    assert command("--config", config, "--output", tmp_path / "run") == 2
+    assert command("pretrain", "--config", config, "--output", tmp_path / "run") == 2
     said = capsys.readouterr().err
     assert said == f"error: {config}: hidden_size must be int or none, got 'wide' (str)\n"
 
@@ -186,7 +171,7 @@ def test_signals_give_their_exit_codes(command, corpus, tmp_path, monkeypatch, n
 
     monkeypatch.setattr(loop, "training_step", wrapped)
     output = tmp_path / "run"
-    assert command("--data", corpus, "--output", output, "--steps", 5, *TINY) == code
+    assert command("pretrain", "--data", corpus, "--output", output, "--steps", 5, *TINY) == code
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["step-00000002.pt"]
     monkeypatch.setattr(loop, "training_step", taken)
-    assert command("--output", output, "--resume") == 0
+    assert command("pretrain", "--output", output, "--resume") == 0

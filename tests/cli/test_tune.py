@@ -1,11 +1,9 @@
 """The tune and selftrain commands: what they hand on, and what a mistake says."""
 
 import inspect
-import sys
 
 import pytest
 
-from electra_fast.cli import app as frame
 from electra_fast.cli.mistakes import flags
 from electra_fast.cli.selftrain import selftrain
 from electra_fast.cli.tune import tune
@@ -18,14 +16,11 @@ from electra_fast.workflows.tuning.run import TuneResult
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(command, capsys):
     """``run(*arguments)``: the exit code and what stderr says."""
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["electra-fast", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            frame.main()
-        return end.value.code or 0, capsys.readouterr().err
+        return command(*arguments), capsys.readouterr().err
 
     return call
 
