@@ -130,6 +130,9 @@ class FinetuneOptions:
     adam_epsilon: float = option("Optimiser", "Added to the root of the latter.", 1e-6)
     clip_norm: float = option("Optimiser", "Global norm that gradients are clipped to; 0: not at all.", 1.0)
     dropout: float = option("Optimiser", "Of embeddings, layers, attention and head.", 0.1)
+    reinit_layers: int = option(
+        "Optimiser", "How many of the encoder's uppermost layers start from random weights, not the checkpoint's.", 0
+    )
     class_weights: str | None = option(
         "Optimiser", "balanced: by inverse frequency; or each label's as good=1,bad=2.5. Default: all equal."
     )
@@ -162,7 +165,7 @@ class FinetuneOptions:
         check_at_least(self, 1, "threads", "batch_size", "accumulation", "max_steps", "eval_every", "log_every")
         check_at_least(self, 8, "max_length")
         check_at_least(self, 1, "doc_stride", "decoder_layers", "target_vocab_size", "beams")
-        check_at_least(self, 0, "early_stopping", "weight_decay", "clip_norm", "length_penalty")
+        check_at_least(self, 0, "early_stopping", "weight_decay", "clip_norm", "length_penalty", "reinit_layers")
         check_probability(self, "warmup", "dropout", "label_smoothing", "adam_beta1", "adam_beta2")
         for name in ("epochs", "learning_rate", "decoder_learning_rate", "layer_decay", "adam_epsilon"):
             value = getattr(self, name)

@@ -69,6 +69,11 @@ def _prepare(options: FinetuneOptions, on_evaluation: Listener | None) -> tuple[
     longest = config.max_position_embeddings
     if options.max_length is not None and options.max_length > longest:
         raise ConfigError(f"max_length must be at most {longest}, what {checkpoint} reads, got {options.max_length}")
+    if options.reinit_layers > config.num_hidden_layers:
+        raise ConfigError(
+            f"reinit_layers must be at most {config.num_hidden_layers}, the layers of {checkpoint}, "
+            f"got {options.reinit_layers}"
+        )
     task, splits = read_splits(options, longest)
     optimizer, beta2 = task.default_optimizer
     options = dataclasses.replace(

@@ -18,11 +18,12 @@ from electra_fast.errors import DivergenceError
 from electra_fast.models.accelerate import accelerate
 from electra_fast.workflows.evaluation.predictor import Encoded, Predictor
 
-from .checkpoint import quiet
+from .checkpoint import load_config, quiet
 from .clock import Clock
 from .model_directory import BEST_NAME, save_model
 from .order import EpochOrder
 from .recipe import Recipe, make_optimizer, make_schedule
+from .reinitialize import reinitialize_top
 from .run import Listener
 from .watch import Watch
 
@@ -95,6 +96,7 @@ def make_network(job: Job, seed: int) -> nn.Module:
     """The network before training; on our ops unless the backend is transformers."""
     transformers.set_seed(seed)
     model = job.task.model(job.checkpoint, pretrained=not job.options.from_scratch, dropout=job.options.dropout)
+    reinitialize_top(model, job.options.reinit_layers, load_config(job.checkpoint).initializer_range)
     if job.options.backend == "electra_fast" and isinstance(model, transformers.PreTrainedModel):
         accelerate(model)  # another is on our ops as it was made
     return model.to(job.device)
