@@ -3,8 +3,12 @@
 With the usual initialisation attention is uniform, and learning *where* to look has to come before learning anything
 from what stands there: on a few megabytes of text thousands of steps pass on that plateau. Here positions start as
 sinusoids, and every head's query is its key rotated by a fixed offset, so that it attends to the token before, the one
-after, or the second before or after. The linear layers start with Glorot's deviation instead of 0.02, so that what was
-looked at reaches the output. Nothing is fixed: all of it is trained from there on, and the network is the same.
+after, or the second before or after. Nothing is fixed: all of it is trained from there on, and the network is the same.
+
+That is ``local``. ``local-glorot`` also starts the linear layers with Glorot's deviation instead of 0.02, so that more
+of what was looked at reaches the output. Networks of 128 leave the plateau sooner by it, those of 256 do not; but the
+states of a network that began so are nearly alike for all tokens, and fine-tuning is the worse for it
+(docs/notes/fine-tuning-a-short-run.md): it is for a short run that is an end in itself.
 
 The idea of starting attention from a useful pattern is that of Trockman and Kolter, "Mimetic Initialization of
 Self-Attention Layers" (ICML 2023); sinusoids are rotated by an offset as in Vaswani et al. 2017, section 3.5. Figures:
@@ -31,8 +35,8 @@ LOUDNESS = 3.0  # amplitude of the positions over the deviation of the words
 SHARPNESS = 8.0  # the logit at the offset itself: about half of the attention goes there, most of the rest beside it
 
 
-def initialize_locally(networks: list[ElectraModel], standard_deviation: float) -> None:
-    """Start networks, with embeddings that they may share, with local attention; draws from torch's generator.
+def initialize_locally(networks: list[ElectraModel], standard_deviation: float, glorot: bool = False) -> None:
+    """Give networks, initialised as usual, with embeddings that they may share, local attention.
 
     With D = 2 · 8 numbers of the embedding for the position p, ``P[p, 2k:2k+2] = a (cos ω_k p, sin ω_k p)``,
     ``ω_k = 40^(-k/7)``, ``W_k = [I_D 0]`` and ``W_q = c [R(offset) 0]`` in every head's first D rows, where R rotates
@@ -40,6 +44,7 @@ def initialize_locally(networks: list[ElectraModel], standard_deviation: float) 
 
     Args:
         standard_deviation: of the word embeddings (``initializer_range``).
+        glorot: draw the layers' linear weights, but for queries and keys, with Glorot's deviation.
 
     Raises:
         ConfigError: a head is too small to hold a position (4 numbers).
@@ -59,11 +64,11 @@ def initialize_locally(networks: list[ElectraModel], standard_deviation: float) 
         if network.embeddings_project is not None:
             _pass_through(network.embeddings_project.weight.data, 2 * frequencies)
         for number, layer in enumerate(network.encoder.layer):
-            for linear in (m for m in layer.modules() if isinstance(m, nn.Linear)):
-                nn.init.xavier_normal_(linear.weight)
             attention = layer.attention.self
-            for name in ("query", "key"):
-                nn.init.normal_(getattr(attention, name).weight, std=standard_deviation)
+            looking = (attention.query, attention.key)
+            if glorot:
+                for linear in (m for m in layer.modules() if isinstance(m, nn.Linear) and m not in looking):
+                    nn.init.xavier_normal_(linear.weight)
             _look_around(attention.query.weight.data, attention.key.weight.data, omega, network, number)
 
 

@@ -94,9 +94,9 @@ class ElectraPretrainingPair(nn.Module):
             network = TwoTowerGenerator if recipe.objective == "electric" else ElectraForMaskedLM
             self.generator = network(config if recipe.objective == "mlm" else config.generator(), shared)
             fast.assign_sites(_encoders(self.generator), GENERATOR_LAYERS)
-        if recipe.initialization == "local":
+        if recipe.initialization != "google":
             networks = [module for module in self.modules() if isinstance(module, ElectraModel)]
-            initialize_locally(networks, config.initializer_range)
+            initialize_locally(networks, config.initializer_range, glorot=recipe.initialization == "local-glorot")
         if recipe.embedding_sharing == "gdes":
             self.discriminator.electra.embeddings = DisentangledEmbeddings(config, _embeddings(self.generator))
         if recipe.freeze_generator:

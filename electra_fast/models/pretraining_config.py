@@ -9,7 +9,7 @@ from electra_fast.errors import ConfigError
 
 from .fields import check_at_least, check_probability, check_types
 
-INITIALIZATIONS = ("google", "local")
+INITIALIZATIONS = ("google", "local", "local-glorot")
 OBJECTIVES = ("electra", "electric", "mlm")
 EMBEDDING_SHARINGS = ("full", "gdes", "none")
 MASKINGS = ("token", "word")
@@ -40,8 +40,8 @@ class PretrainingConfig:
         generator_layers_fraction: the generator's number of layers over the discriminator's.
         generator_attention_heads, generator_intermediate_size: 0: one head for every 64 of its hidden size, and 4 times
             the hidden size.
-        initialization: "google" (truncated normal, as published) or "local" (attention starts on the neighbours, which
-            shortens the start on little text; `local_initialization`).
+        initialization: "google" (truncated normal, as published), "local" (attention starts on the neighbours, which
+            shortens the start on little text) or "local-glorot" (larger linear layers, too; `local_initialization`).
         uniform_generator: no generator network; replacements are drawn uniformly from the vocabulary.
         sequence_length: most tokens of a sequence, [CLS] and [SEP] included.
         mask_probability: share of a sequence's tokens that is chosen for prediction.

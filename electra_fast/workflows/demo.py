@@ -31,7 +31,7 @@ NETWORK = {
     "generator_layers_fraction": 1 / 3,
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
-    "initialization": "local",
+    "initialization": "local-glorot",
 }
 RECIPE = {
     "batch_size": 8,

@@ -42,7 +42,16 @@ def first_layer_attention(network, embeddings, length: int = 60) -> torch.Tensor
     return (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).softmax(-1)
 
 
-@pytest.mark.parametrize("changes", [{}, {"hidden_size": 256}, {"num_attention_heads": 8}, {"embedding_size": 64}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"hidden_size": 256},
+        {"num_attention_heads": 8},
+        {"embedding_size": 64},
+        {"initialization": "local-glorot"},
+    ],
+)
 @torch.no_grad()
 def test_every_head_looks_where_its_offset_says(changes):
     model = pair(**changes).eval()
@@ -67,6 +76,32 @@ def test_a_single_head_alternates_by_layer():
 
 
 @torch.no_grad()
+def test_linear_layers_are_the_usual_ones_or_glorots():
+    def deviations(initialization):
+        layer = pair(initialization=initialization).discriminator.electra.encoder.layer[1]
+        modules = (layer.attention.self.value, layer.attention.output.dense, layer.intermediate.dense)
+        return [module.weight.std().item() for module in modules]
+
+    cut = 0.0176  # a normal of 0.02, cut at two deviations
+    assert deviations("google") == pytest.approx([cut] * 3, rel=0.03)
+    assert deviations("local") == pytest.approx([cut] * 3, rel=0.03)
+    glorot = [math.sqrt(2 / 256), math.sqrt(2 / 256), math.sqrt(2 / 384)]
+    assert deviations("local-glorot") == pytest.approx(glorot, rel=0.03)
+
+
+@torch.no_grad()
+def test_states_differ_between_tokens_unless_glorots():
+    """Share of a state that is not the mean of all, after four layers: what fine-tuning has to work with."""
+
+    def own_share(initialization):
+        model = pair(initialization=initialization, num_hidden_layers=4).eval().discriminator.electra
+        states = model(torch.randint(5, 500, (8, 60))).flatten(0, 1)
+        return ((states - states.mean(0)).norm(dim=-1) / states.norm(dim=-1)).mean().item()
+
+    assert own_share("local") > own_share("local-glorot") + 0.15
+
+
+@torch.no_grad()
 def test_the_usual_start_is_uniform_and_stays_the_default():
     model = pair(initialization="google").eval()
     probabilities = first_layer_attention(model.discriminator.electra, model.embeddings)
@@ -80,7 +115,7 @@ def test_it_is_a_function_of_the_seed():
 
 
 def test_errors():
-    with pytest.raises(ConfigError, match="initialization must be google or local, got 'loca'"):
+    with pytest.raises(ConfigError, match="initialization must be google or local or local-glorot, got 'loca'"):
         pair(initialization="loca")
     with pytest.raises(ConfigError, match="heads of at least 4 numbers"):
         pair(hidden_size=16, num_attention_heads=8, embedding_size=16, generator_hidden_fraction=1.0)

@@ -187,8 +187,9 @@ class PretrainOptions:
     initializer_range: float | None = _option("Network", "Standard deviation of the initial weights.")
     initialization: str | None = _option(
         "Network",
-        "google: as published. local: attention starts on the neighbouring tokens; learns sooner on little text.",
-        choices=("google", "local"),
+        "google: as published. local: attention starts on the neighbouring tokens; learns sooner on little text. "
+        "local-glorot: and larger linear layers; sooner still below a width of 256, but worse to fine-tune.",
+        choices=("google", "local", "local-glorot"),
     )
     layer_norm_eps: float | None = _option("Network", "Added to the variance in layer norms.")
     generator_hidden_fraction: float | None = _option("Network", "Generator's width over the discriminator's.")
