@@ -69,6 +69,8 @@ def started(model):
 
 async def hold(batcher, model):
     """Occupy the thread with a request of its own; it goes on with ``model.may_go``."""
+    while model.began.acquire(blocking=False):
+        pass  # batches before, for which nobody waited to begin
     model.may_go.clear()
     first = batcher.submit(request(0))
     await asyncio.to_thread(model.began.acquire)
