@@ -7,7 +7,7 @@ after, or the second before or after. Nothing is fixed: all of it is trained fro
 
 That is ``local``. ``local-glorot`` also starts the linear layers with Glorot's deviation instead of 0.02, so that more
 of what was looked at reaches the output. Networks of 128 leave the plateau sooner by it, those of 256 do not; but the
-states of a network that began so are nearly alike for all tokens, and fine-tuning is the worse for it
+states of a network that began so are nearly alike for all tokens, and fine-tuning for translation is the worse for it
 (docs/notes/fine-tuning-a-short-run.md): it is for a short run that is an end in itself.
 
 The idea of starting attention from a useful pattern is that of Trockman and Kolter, "Mimetic Initialization of

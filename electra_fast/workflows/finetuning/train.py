@@ -96,7 +96,8 @@ def make_network(job: Job, seed: int) -> nn.Module:
     """The network before training; on our ops unless the backend is transformers."""
     transformers.set_seed(seed)
     model = job.task.model(job.checkpoint, pretrained=not job.options.from_scratch, dropout=job.options.dropout)
-    reinitialize_top(model, job.options.reinit_layers, load_config(job.checkpoint).initializer_range)
+    if job.options.reinit_layers:
+        reinitialize_top(model, job.options.reinit_layers, load_config(job.checkpoint).initializer_range)
     if job.options.backend == "electra_fast" and isinstance(model, transformers.PreTrainedModel):
         accelerate(model)  # another is on our ops as it was made
     return model.to(job.device)

@@ -188,7 +188,7 @@ class PretrainOptions:
     initialization: str | None = _option(
         "Network",
         "google: as published. local: attention starts on the neighbouring tokens; learns sooner on little text. "
-        "local-glorot: and larger linear layers; sooner still below a width of 256, but worse to fine-tune.",
+        "local-glorot: and larger linear layers; sooner still at a width of 128, but all states are nearly alike.",
         choices=("google", "local", "local-glorot"),
     )
     layer_norm_eps: float | None = _option("Network", "Added to the variance in layer norms.")
