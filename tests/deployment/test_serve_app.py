@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import shutil
 import sys
 import threading
@@ -194,6 +195,19 @@ def test_other_paths_and_methods(serving):
             service, ("GET", "/predict", {}), ("POST", "/", {}), ("GET", "/predict/", {}), ("PUT", "/model", {})
         )
         assert [answer.status_code for answer in answers] == [405, 404, 404, 405]
+
+
+def test_the_page_needs_no_other_server_and_no_key(serving):
+    with serving(keys=("k-1",)) as service:
+        (page,) = ask(service, ("GET", "/docs", {}))
+        named = re.findall(r"""(?:src|href)="([^"]+)""", page.text)
+        assert {name.rpartition(".")[2] for name in named} == {"js", "css", "png"}
+        assert all(name.startswith("/docs/assets/") for name in named)
+        assert "http" not in page.text
+        answers = ask(service, *(("GET", name, {}) for name in named))
+        assert [answer.status_code for answer in answers] == [200] * 3
+        outside = ask(service, ("GET", "/docs/assets/..%2f..%2fmodel", {}), ("GET", "/docs/assets/none.js", {}))
+        assert [answer.status_code for answer in outside] == [404, 404]
 
 
 def test_keys(serving):

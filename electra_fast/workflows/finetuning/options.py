@@ -133,6 +133,7 @@ class FinetuneOptions:
     reinit_layers: int = option(
         "Optimiser", "How many of the encoder's uppermost layers start from random weights, not the checkpoint's.", 0
     )
+    freeze_encoder: bool = option("Optimiser", "Train the head (or decoder) alone, on the checkpoint's states.", False)
     class_weights: str | None = option(
         "Optimiser", "balanced: by inverse frequency; or each label's as good=1,bad=2.5. Default: all equal."
     )

@@ -20,6 +20,7 @@ from electra_fast.workflows.evaluation.predictor import Encoded, Predictor
 
 from .checkpoint import load_config, quiet
 from .clock import Clock
+from .freeze import freeze_encoder
 from .model_directory import BEST_NAME, save_model
 from .order import EpochOrder
 from .recipe import Recipe, make_optimizer, make_schedule
@@ -98,6 +99,8 @@ def make_network(job: Job, seed: int) -> nn.Module:
     model = job.task.model(job.checkpoint, pretrained=not job.options.from_scratch, dropout=job.options.dropout)
     if job.options.reinit_layers:
         reinitialize_top(model, job.options.reinit_layers, load_config(job.checkpoint).initializer_range)
+    if job.options.freeze_encoder:
+        freeze_encoder(model)
     if job.options.backend == "electra_fast" and isinstance(model, transformers.PreTrainedModel):
         accelerate(model)  # another is on our ops as it was made
     return model.to(job.device)

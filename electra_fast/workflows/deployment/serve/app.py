@@ -11,6 +11,7 @@ from fastapi import FastAPI, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
+from fastapi_offline import FastAPIOffline
 
 import electra_fast
 
@@ -20,6 +21,7 @@ from .metrics import Metrics
 from .refusal import Refusal
 from .schemas import Schemas
 
+_ASSETS = "/docs/assets"  # what the page is drawn by; from here, so that it needs no other server
 _OPEN = frozenset(("/health", "/ready", "/docs", "/openapi.json"))  # without a key: probes, and how to ask
 _ERRORS = {
     400: "The body is no JSON.",
@@ -61,12 +63,13 @@ def build(
         example: an answer of the model to `Schemas.example`.
         healthy: whether the model's thread lives. ready: whether a request would be queued now.
     """
-    app = FastAPI(
+    app = FastAPIOffline(
         title=f"ELECTRA: {facts['task']}",
         version=electra_fast.__version__,
         description=f"Served by electra-fast from `{facts['model']}`, in {facts['precision']} on {facts['device']}.",
         redoc_url=None,
         redirect_slashes=False,
+        static_url=_ASSETS,
     )
 
     @app.get("/health", summary="Whether the process works")
@@ -141,7 +144,7 @@ class _Observed:
             await send(message)
 
         try:
-            if scope["path"] not in _OPEN:
+            if scope["path"] not in _OPEN and not scope["path"].startswith(f"{_ASSETS}/"):
                 self._keys.check(scope["headers"])
         except Refusal as refusal:
             await JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)(scope, receive, observed)
