@@ -19,6 +19,12 @@ from electra_fast.errors import CheckpointError, ConfigError, DataError, ExportE
 from electra_fast.workflows.deployment.export import export, formats
 from electra_fast.workflows.deployment.export.formats import Format
 from electra_fast.workflows.deployment.export.source import HEADS
+from electra_fast.workflows.evaluation.calibration import (
+    TEMPERATURE_NAME,
+    Temperature,
+    read_temperature,
+    write_temperature,
+)
 
 LABELS = {0: "bad", 1: "fair", 2: "good"}
 # What none of them may import, and the README's program behind that, which is made to print its outputs.
@@ -105,6 +111,21 @@ def test_onnx_by_its_tools_and_what_is_said_of_it(saved, tmp_path):
     assert said["task"]["task"] == "classification"
     assert {node.op_type for node in _graph(tmp_path / "out" / "model.onnx")} >= {"SkipLayerNormalization"}
     assert "MatMulInteger" in {node.op_type for node in _graph(tmp_path / "out" / "model.int8.onnx")}
+
+
+@pytest.mark.parametrize("format", ["hf", "onnx"])
+def test_a_fitted_temperature_is_told(saved, tmp_path, format):
+    model = Path(saved("ElectraForSequenceClassification", num_labels=3, id2label=LABELS))
+    export(model, format, tmp_path / "before")
+    write_temperature(model, Temperature(1.75, "dev.tsv", 40, 0.9, 0.8))
+    export(model, format, tmp_path / "after")
+    for folder, value in (("before", None), ("after", 1.75)):
+        assert json.loads((tmp_path / folder / "export.json").read_text())["temperature"] == value
+        assert ("divide the logits by 1.75" in (tmp_path / folder / "README.md").read_text()) == (value is not None)
+    kept = tmp_path / "after" / TEMPERATURE_NAME
+    assert kept.is_file() == (format == "hf")
+    assert format != "hf" or read_temperature(kept.parent).value == 1.75
+    assert not (tmp_path / "before" / TEMPERATURE_NAME).exists()
 
 
 def _graph(path: Path) -> list:

@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram
 from electra_fast.errors import ConfigError, ExportError
 from electra_fast.extras import require
 from electra_fast.workflows.deployment.quiet import errors_only
+from electra_fast.workflows.evaluation.calibration import TEMPERATURE_NAME
 
 from .comparison import Run, run_of
 from .source import INPUTS, TASK_FILE, Source
@@ -64,12 +65,13 @@ def trace(source: Source, attention: str) -> ExportedProgram:
 
 
 def _write_huggingface(source: Source, folder: Path) -> None:
-    """config.json, model.safetensors, the tokenizer's files, and task.json where there is one."""
+    """config.json, model.safetensors, the tokenizer's files; task.json and temperature.json where there are any."""
     with errors_only():
         source.network("eager").model.save_pretrained(folder)
     source.tokenizer.save_pretrained(folder)
-    if source.task is not None:
-        shutil.copyfile(Path(source.directory) / TASK_FILE, folder / TASK_FILE)
+    for name, there in ((TASK_FILE, source.task), (TEMPERATURE_NAME, source.temperature)):
+        if there is not None:
+            shutil.copyfile(Path(source.directory) / name, folder / name)
 
 
 def _open_huggingface(source: Source, folder: Path) -> Run:

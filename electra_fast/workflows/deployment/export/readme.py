@@ -67,12 +67,19 @@ def readme(source: Source, format: str, int8: bool) -> str:
     inputs = ", ".join(f"`{name}`" for name in ("input_ids", "attention_mask", "token_type_ids"))
     shape = ", ".join(source.head.dimensions)
     outputs = " and ".join(f"`{name}`" for name in source.head.outputs)
-    eight = f"\n`{INT8_NAME}` is the same model with matrices of 8 bits: smaller, faster, less exact.\n" if int8 else ""
+    remarks = (
+        f"\n`{INT8_NAME}` is the same model with matrices of 8 bits: smaller, faster, less exact.\n" if int8 else ""
+    )
+    if source.temperature is not None:
+        remarks += (
+            f"\nFor probabilities divide the logits by {source.temperature:.4g} first, a temperature fitted on other "
+            "data (`temperature` in `export.json`); labels stay the same.\n"
+        )
     return (
         f"# {source.architecture}\n\n{_REMARKS[format]} Needs {_NEEDS[format]}.\n\n"
         f"Takes {inputs}, each int64 [{shape}], any batch, at most {source.max_length} tokens; returns {outputs}. "
         "`export.json` has the names of the labels, and how far the outputs are from the model it was made from.\n"
-        f"{eight}\n```python\n{_code(source, format)}```\n"
+        f"{remarks}\n```python\n{_code(source, format)}```\n"
     )
 
 

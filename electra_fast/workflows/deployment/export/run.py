@@ -193,6 +193,7 @@ def _write_metadata(source: Source, report: ExportReport, folder: Path) -> None:
         "outputs": list(source.head.outputs),
         "max_length": source.max_length,
         "labels": [labels[i] for i in sorted(labels)] if source.architecture in _LABELLED else None,
+        "temperature": source.temperature,
         "task": source.task,
         **report.to_dict(),
         "versions": {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from electra_fast.errors import CheckpointError, ConfigError
 from electra_fast.extras import require
 from electra_fast.workflows.deployment.quiet import errors_only
+from electra_fast.workflows.evaluation.calibration import read_temperature
 from electra_fast.workflows.finetuning.checkpoint import load_config, load_tokenizer, resolve
 
 if TYPE_CHECKING:
@@ -69,13 +70,19 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model lies, and what of it the formats need."""
+    """Where a model lies, and what of it the formats need.
+
+    Attributes:
+        temperature: what logits are divided by for probabilities that are right, where `evaluate` fitted one. The
+            outputs of an export are the logits as they are.
+    """
 
     directory: str
     architecture: str
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
     task: dict[str, Any] | None
+    temperature: float | None = None
 
     @property
     def head(self) -> Head:
@@ -144,7 +151,10 @@ def open_source(model: str | Path) -> Source:
     architecture = (config.architectures or ["ElectraModel"])[0]
     if architecture not in HEADS:
         raise ConfigError(f"{directory} holds a {architecture}: what can be exported is {', '.join(HEADS)}")
-    return Source(directory, architecture, config, load_tokenizer(directory), task)
+    fitted = read_temperature(Path(directory))
+    return Source(
+        directory, architecture, config, load_tokenizer(directory), task, None if fitted is None else fitted.value
+    )
 
 
 def _read_task(path: Path) -> dict[str, Any] | None:
