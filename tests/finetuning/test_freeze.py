@@ -31,8 +31,13 @@ def test_a_decoder_learns_on_a_frozen_encoder(tiny, checkpoint, tmp_path):
     rows = [{"en": f"the good film {word}", "de": f"Der Film {word}"} for word in ("was", "and", "with", "very")] * 8
     train = write_jsonl(tmp_path / "pairs.jsonl", rows)
     options = {"source_column": "en", "target_column": "de", "target_vocab_size": 600, "decoder_layers": 1}
-    result = finetune(tiny(task="translation", train=train, dev=train, freeze_encoder=True, epochs=2.0, **options))
+    options |= {"task": "translation", "train": train, "dev": train, "freeze_encoder": True}
+    result = finetune(tiny(**options, epochs=2.0))
     before, after = weights(checkpoint / "model" / "discriminator"), weights(result.model)
     names = {name: name.replace("electra.", "encoder.", 1) for name in before if name.startswith("electra.")}
     assert all(torch.equal(after[now], before[name]) for name, now in names.items())
-    assert result.summary["metric"] == "bleu"
+    slow = tiny("other", **options, epochs=2.0, learning_rate=1e-9, decoder_learning_rate=1e-9)
+    unlearned = weights(finetune(slow).model)
+    decoder = {name for name in after if name.startswith("decoder.") and name.endswith("dense.weight")}
+    assert decoder
+    assert not any(torch.allclose(after[name], unlearned[name], atol=1e-4) for name in decoder)
